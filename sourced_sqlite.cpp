@@ -1,0 +1,2814 @@
+// The SQLite store of sourced: one file in WAL mode, one writer connection per
+// process, guarded checkpoints. Compiles the non-template half of sourced.hpp too.
+//
+// Contents: schema; statements and connections; rows in memory; the writer (group
+// commit, transactions, caches); groups; the store; opening a file.
+#define SOURCED_IMPLEMENTATION
+#include "sourced.hpp"
+
+#include <SQLiteCpp/Database.h>
+#include <SQLiteCpp/Exception.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <sqlite3.h>
+#include <sys/eventfd.h>
+#include <sys/inotify.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cerrno>
+#include <condition_variable>
+#include <cstring>
+#include <deque>
+#include <map>
+#include <mutex>
+#include <random>
+#include <thread>
+
+namespace sourced {
+namespace {
+
+// ==== Schema ===================================================================
+//
+// Times are microseconds UTC. An application's own tables live in the same file, so
+// every name begins with sourced_ and user_version is left to the application.
+
+constexpr int schema_version = 1;
+constexpr std::int64_t application_id = 0x53524344;  // "SRCD"
+
+constexpr const char* schema_sql = R"sql(
+-- Facts about the file: schema version, store id.
+CREATE TABLE sourced_meta(key TEXT PRIMARY KEY, value ANY) STRICT, WITHOUT ROWID;
+
+-- Names of streams and their heads. seq: the last message's.
+CREATE TABLE sourced_streams(
+    id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, seq INTEGER NOT NULL, updated_at INTEGER NOT NULL) STRICT;
+
+-- Names of message types. kind: 0 command, 1 event, null when no message had it yet.
+CREATE TABLE sourced_types(id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, kind INTEGER) STRICT;
+
+-- The log. What equals the message's own id or recorded time is null (causation,
+-- correlation, occurred_at); so is empty metadata. payload: JSON text, null when erased.
+CREATE TABLE sourced_messages(
+    position INTEGER PRIMARY KEY,
+    stream INTEGER NOT NULL, seq INTEGER NOT NULL, type INTEGER NOT NULL, schema INTEGER NOT NULL,
+    id BLOB NOT NULL UNIQUE CHECK(length(id) = 16), causation BLOB, correlation BLOB,
+    recorded_at INTEGER NOT NULL, occurred_at INTEGER, metadata TEXT, payload TEXT, erased_at INTEGER,
+    checksum INTEGER NOT NULL,
+    UNIQUE(stream, seq)) STRICT;
+CREATE INDEX sourced_messages_correlation ON sourced_messages(correlation) WHERE correlation IS NOT NULL;
+
+-- Append-only. REPLACE does not fire delete triggers by itself, hence the third one. The
+-- one road left: a payload is erased together with setting erased_at.
+CREATE TRIGGER sourced_messages_no_delete BEFORE DELETE ON sourced_messages
+    BEGIN SELECT raise(ABORT, 'sourced_messages is append-only'); END;
+CREATE TRIGGER sourced_messages_no_update BEFORE UPDATE ON sourced_messages
+    WHEN NOT (new.erased_at IS NOT NULL AND old.erased_at IS NULL AND new.payload IS NULL
+              AND new.position = old.position AND new.stream = old.stream AND new.seq = old.seq
+              AND new.type = old.type AND new.schema = old.schema AND new.id = old.id
+              AND new.causation IS old.causation AND new.correlation IS old.correlation
+              AND new.recorded_at = old.recorded_at AND new.occurred_at IS old.occurred_at)
+    BEGIN SELECT raise(ABORT, 'sourced_messages is append-only'); END;
+CREATE TRIGGER sourced_messages_no_replace BEFORE INSERT ON sourced_messages
+    WHEN new.position <= (SELECT max(position) FROM sourced_messages)
+    BEGIN SELECT raise(ABORT, 'sourced_messages is append-only'); END;
+
+-- Messages that wait for their time.
+CREATE TABLE sourced_scheduled(
+    id INTEGER PRIMARY KEY, due_at INTEGER NOT NULL,
+    stream TEXT NOT NULL, type INTEGER NOT NULL, schema INTEGER NOT NULL,
+    message_id BLOB NOT NULL UNIQUE CHECK(length(message_id) = 16), causation BLOB, correlation BLOB,
+    occurred_at INTEGER, metadata TEXT, payload TEXT NOT NULL) STRICT;
+CREATE INDEX sourced_scheduled_due ON sourced_scheduled(due_at, id);
+
+-- Groups. status: active or stopped (reason says why, error_* what exception did it).
+-- begins: the group sees nothing at or before it as live. scanned: the log has been searched
+-- up to here. handles: {"type": first position at which it is looked for}.
+CREATE TABLE sourced_groups(
+    id INTEGER PRIMARY KEY, name TEXT NOT NULL, generation INTEGER NOT NULL, active INTEGER NOT NULL,
+    handles TEXT NOT NULL, begins INTEGER NOT NULL, scanned INTEGER NOT NULL,
+    status TEXT NOT NULL, reason TEXT, error_type TEXT, error_text TEXT, error_position INTEGER,
+    created_at INTEGER NOT NULL, UNIQUE(name, generation)) STRICT;
+
+-- Progress. acked: last position handled. known: highest position discovered. highest: highest
+-- ever handled, survives a reset. pending: lower bound of the first position not yet handled.
+-- state: 0 idle, 1 ready, 2 claimed, 3 waiting for a retry, 4 parked. owner: sourced_workers.id.
+-- fence: raised by whoever takes or takes away the right to process. attempted: the message that
+-- attempts (failures) counts for. deaths: processes that died holding the claim.
+CREATE TABLE sourced_offsets(
+    grp INTEGER NOT NULL, stream INTEGER NOT NULL,
+    acked INTEGER NOT NULL, known INTEGER NOT NULL, highest INTEGER NOT NULL, pending INTEGER,
+    state INTEGER NOT NULL, owner INTEGER, fence INTEGER NOT NULL,
+    attempts INTEGER NOT NULL, attempted INTEGER, deaths INTEGER NOT NULL, retry_at INTEGER,
+    error_type TEXT, error_text TEXT,
+    PRIMARY KEY(grp, stream)) STRICT, WITHOUT ROWID;
+CREATE INDEX sourced_offsets_ready ON sourced_offsets(grp, pending) WHERE state = 1;
+CREATE INDEX sourced_offsets_waiting ON sourced_offsets(grp, retry_at) WHERE state = 3;
+CREATE INDEX sourced_offsets_claimed ON sourced_offsets(owner) WHERE state = 2;
+
+-- Processes. beat moves while one lives; it keeps the process's claims alive.
+CREATE TABLE sourced_workers(
+    id INTEGER PRIMARY KEY AUTOINCREMENT, pid INTEGER NOT NULL, host TEXT NOT NULL, boot_id TEXT NOT NULL,
+    started_at INTEGER NOT NULL, beat INTEGER NOT NULL) STRICT;
+
+-- For people with a SQL shell.
+CREATE VIEW sourced_log AS
+    SELECT m.position, s.name AS stream, m.seq, t.name AS type,
+           strftime('%Y-%m-%dT%H:%M:%fZ', m.recorded_at / 1e6, 'unixepoch') AS recorded_at,
+           hex(m.id) AS id, hex(coalesce(m.causation, m.id)) AS causation,
+           hex(coalesce(m.correlation, m.id)) AS correlation, m.metadata, m.payload
+    FROM sourced_messages m JOIN sourced_streams s ON s.id = m.stream JOIN sourced_types t ON t.id = m.type;
+CREATE VIEW sourced_lag AS
+    SELECT g.name AS "group", g.status, s.name AS stream, o.acked, o.known, o.pending,
+           CASE o.state WHEN 0 THEN 'idle' WHEN 1 THEN 'ready' WHEN 2 THEN 'claimed' WHEN 3 THEN 'waiting'
+                        ELSE 'parked' END AS state,
+           o.attempts, o.error_type, o.error_text
+    FROM sourced_offsets o JOIN sourced_groups g ON g.id = o.grp JOIN sourced_streams s ON s.id = o.stream;
+)sql";
+
+enum State : std::int64_t { idle = 0, ready = 1, claimed = 2, waiting = 3, parked = 4 };
+
+std::int64_t micros(Time time) { return time.time_since_epoch().count(); }
+Time time_of(std::int64_t micros) { return Time(Duration(micros)); }
+
+// ==== Statements and connections ===============================================
+
+/// A StoreError that knows SQLite's (extended) code.
+class SqliteError : public StoreError {
+public:
+    SqliteError(const std::string& text, int code) : StoreError(text), code_(code) {}
+    [[nodiscard]] int code() const noexcept { return code_; }
+    [[nodiscard]] int primary() const noexcept { return code_ & 0xff; }
+
+private:
+    int code_;
+};
+
+/// What a code means to people, with what they can do.
+std::string explain(int code) {
+    if (code == SQLITE_READONLY_DBMOVED) return "the file was moved, deleted or replaced";
+    switch (code & 0xff) {
+    case SQLITE_FULL: return "the disk is full";
+    case SQLITE_READONLY: return "the file or its directory cannot be written";
+    case SQLITE_BUSY: return "another process holds the write lock";
+    case SQLITE_NOTADB: return "the file is not a SQLite database";
+    case SQLITE_CORRUPT: return "the file is damaged";
+    case SQLITE_CANTOPEN: return "the file cannot be opened";
+    case SQLITE_IOERR: return "reading or writing the file failed";
+    case SQLITE_NOMEM: return "out of memory";
+    case SQLITE_AUTH:
+        return "transactions, ATTACH, PRAGMA and writing to sourced_* tables are the engine's business here";
+    default: return "SQLite reports an error";
+    }
+}
+
+[[noreturn]] void fail(sqlite3* handle, int code, std::string_view doing) {
+    const int extended = handle ? sqlite3_extended_errcode(handle) : code;
+    const int known = (extended & 0xff) == (code & 0xff) ? extended : code;
+    const char* said = handle ? sqlite3_errmsg(handle) : sqlite3_errstr(code);
+    throw SqliteError(explain(known) + " (" + said + ", code " + std::to_string(known) + ") in: " + std::string(doing),
+                      known);
+}
+
+/// Trouble of the file or the machine, nobody's mistake: what was under way is tried again later.
+bool is_trouble(int code) {
+    switch (code & 0xff) {
+    case SQLITE_FULL:
+    case SQLITE_READONLY:
+    case SQLITE_BUSY:
+    case SQLITE_CORRUPT:
+    case SQLITE_CANTOPEN:
+    case SQLITE_IOERR:
+    case SQLITE_NOMEM:
+    case SQLITE_NOTADB:
+    case SQLITE_PROTOCOL: return true;
+    default: return false;
+    }
+}
+
+class Statement;
+
+/// A statement that is being stepped; leaving the scope resets it, so that it
+/// holds no snapshot.
+class Cursor {
+public:
+    explicit Cursor(sqlite3_stmt* statement) noexcept : statement_(statement) {}
+    Cursor(const Cursor&) = delete;
+    Cursor& operator=(const Cursor&) = delete;
+    ~Cursor() { sqlite3_reset(statement_); }
+
+    bool next() {
+        const int code = sqlite3_step(statement_);
+        if (code == SQLITE_ROW) return true;
+        if (code == SQLITE_DONE) return false;
+        fail(sqlite3_db_handle(statement_), code, sqlite3_sql(statement_));
+    }
+    void run() {
+        while (next()) {}
+    }
+    [[nodiscard]] std::int64_t integer(int column) const { return sqlite3_column_int64(statement_, column); }
+    [[nodiscard]] bool null(int column) const { return sqlite3_column_type(statement_, column) == SQLITE_NULL; }
+    [[nodiscard]] std::string_view text(int column) const {
+        const auto* data = sqlite3_column_blob(statement_, column);
+        return {static_cast<const char*>(data), static_cast<std::size_t>(sqlite3_column_bytes(statement_, column))};
+    }
+    [[nodiscard]] sqlite3_stmt* handle() const noexcept { return statement_; }
+
+private:
+    sqlite3_stmt* statement_;
+};
+
+/// A blob argument; text is a std::string_view.
+struct Blob {
+    const void* data;
+    std::size_t size;
+};
+
+/// The statements of one connection, so that they can be let go before it is closed.
+struct Bank {
+    sqlite3* handle = nullptr;
+    std::vector<Statement*> statements{};
+
+    void finalize() noexcept;
+};
+
+/// A statement of the engine: prepared at its first use, kept with its connection.
+/// SQLiteCpp's Statement keeps no cache and costs 27 to 41 % more a row, hence the C API.
+class Statement {
+public:
+    Statement(Bank& bank, const char* sql) : bank_(bank), sql_(sql) { bank.statements.push_back(this); }
+    Statement(const Statement&) = delete;
+    Statement& operator=(const Statement&) = delete;
+    ~Statement() { sqlite3_finalize(statement_); }
+
+    /// Binds the arguments in order. Text and blobs must outlive the cursor.
+    template <class... Arguments>
+    [[nodiscard]] Cursor operator()(const Arguments&... arguments) {
+        if (!statement_) prepare();
+        int column = 0;
+        (bind(++column, arguments), ...);
+        return Cursor(statement_);
+    }
+    template <class... Arguments>
+    void run(const Arguments&... arguments) {
+        (*this)(arguments...).run();
+    }
+    void finalize() noexcept {
+        sqlite3_finalize(statement_);
+        statement_ = nullptr;
+    }
+
+private:
+    void prepare() {
+        const int code = sqlite3_prepare_v3(bank_.handle, sql_, -1, SQLITE_PREPARE_PERSISTENT, &statement_, nullptr);
+        if (code != SQLITE_OK) fail(bank_.handle, code, sql_);
+    }
+    void check(int code) {
+        if (code != SQLITE_OK) fail(bank_.handle, code, sql_);
+    }
+    void bind(int column, std::int64_t value) { check(sqlite3_bind_int64(statement_, column, value)); }
+    void bind(int column, int value) { check(sqlite3_bind_int64(statement_, column, value)); }
+    void bind(int column, std::nullptr_t) { check(sqlite3_bind_null(statement_, column)); }
+    void bind(int column, std::string_view value) {
+        // A null pointer would bind NULL, and an empty text is not that.
+        check(sqlite3_bind_text64(statement_, column, value.data() ? value.data() : "", value.size(), SQLITE_STATIC,
+                                  SQLITE_UTF8));
+    }
+    void bind(int column, const std::string& value) { bind(column, std::string_view(value)); }
+    void bind(int column, Blob value) {
+        check(sqlite3_bind_blob64(statement_, column, value.data, value.size, SQLITE_STATIC));
+    }
+    void bind(int column, const Id& id) { bind(column, Blob{id.bytes().data(), id.bytes().size()}); }
+    template <class T>
+    void bind(int column, const std::optional<T>& value) {
+        if (value) bind(column, *value);
+        else bind(column, nullptr);
+    }
+
+    Bank& bank_;
+    const char* sql_;
+    sqlite3_stmt* statement_ = nullptr;
+};
+
+void Bank::finalize() noexcept {
+    for (auto* statement : statements) statement->finalize();
+}
+
+Id id_of(const Cursor& row, int column) {
+    std::array<std::uint8_t, 16> bytes{};
+    const auto blob = row.text(column);
+    if (blob.size() == bytes.size()) std::memcpy(bytes.data(), blob.data(), bytes.size());
+    return Id(bytes);
+}
+
+/// A connection with the settings every one of ours has, and the statements of user SQL.
+class Connection {
+public:
+    Connection(const std::string& path, int flags, const std::string& vfs)
+        : database_(path, flags | SQLITE_OPEN_NOMUTEX, 0, vfs), handle_(database_.getHandle()) {
+        sqlite3_extended_result_codes(handle_, 1);
+        execute("PRAGMA wal_autocheckpoint=0");  // an unguarded checkpoint can corrupt the file: see checkpoint()
+        execute("PRAGMA foreign_keys=ON");
+    }
+    Connection(const Connection&) = delete;
+    Connection& operator=(const Connection&) = delete;
+    ~Connection() { forget_user_statements(); }
+
+    void execute(const char* sql) {
+        const int code = sqlite3_exec(handle_, sql, nullptr, nullptr, nullptr);
+        if (code != SQLITE_OK) fail(handle_, code, sql);
+    }
+    [[nodiscard]] sqlite3* handle() const noexcept { return handle_; }
+    [[nodiscard]] SQLite::Database& database() noexcept { return database_; }
+    [[nodiscard]] bool in_transaction() const noexcept { return sqlite3_get_autocommit(handle_) == 0; }
+
+    /// Runs user SQL with its arguments and gives all rows.
+    std::vector<Row> query(std::string_view sql, const std::vector<Value>& arguments) {
+        Cursor cursor(prepare_user(sql));
+        bind_user(cursor.handle(), sql, arguments);
+        std::vector<Row> rows;
+        while (cursor.next()) rows.emplace_back(values(cursor));
+        return rows;
+    }
+    void forget_user_statements() noexcept {
+        for (auto& [sql, statement] : user_) sqlite3_finalize(statement);
+        user_.clear();
+    }
+
+private:
+    static constexpr std::size_t kept_user_statements = 256;
+
+    sqlite3_stmt* prepare_user(std::string_view sql) {
+        if (const auto found = user_.find(std::string(sql)); found != user_.end()) return found->second;
+        sqlite3_stmt* statement = nullptr;
+        const char* rest = nullptr;
+        const int code = sqlite3_prepare_v3(handle_, sql.data(), static_cast<int>(sql.size()),
+                                            SQLITE_PREPARE_PERSISTENT, &statement, &rest);
+        if (code != SQLITE_OK) fail(handle_, code, sql);
+        if (!statement) throw StoreError("an empty SQL statement cannot be run");
+        const std::string_view tail(rest, static_cast<std::size_t>(sql.data() + sql.size() - rest));
+        if (tail.find_first_not_of(" \t\r\n;") != std::string_view::npos) {
+            sqlite3_finalize(statement);
+            throw StoreError("one SQL statement at a time, found more behind the first in: " + std::string(sql));
+        }
+        if (user_.size() >= kept_user_statements) forget_user_statements();
+        user_.emplace(sql, statement);
+        return statement;
+    }
+    void bind_user(sqlite3_stmt* statement, std::string_view sql, const std::vector<Value>& arguments) {
+        const auto wanted = static_cast<std::size_t>(sqlite3_bind_parameter_count(statement));
+        if (wanted != arguments.size()) {
+            throw StoreError("SQL takes " + std::to_string(wanted) + " arguments, got " +
+                             std::to_string(arguments.size()) + ": " + std::string(sql));
+        }
+        int column = 0;
+        for (const auto& argument : arguments) {
+            ++column;
+            int code = SQLITE_OK;
+            if (const auto* integer = std::get_if<std::int64_t>(&argument)) {
+                code = sqlite3_bind_int64(statement, column, *integer);
+            } else if (const auto* real = std::get_if<double>(&argument)) {
+                code = sqlite3_bind_double(statement, column, *real);
+            } else if (const auto* text = std::get_if<std::string>(&argument)) {
+                code = sqlite3_bind_text64(statement, column, text->data(), text->size(), SQLITE_TRANSIENT, SQLITE_UTF8);
+            } else {
+                code = sqlite3_bind_null(statement, column);
+            }
+            if (code != SQLITE_OK) fail(handle_, code, sql);
+        }
+    }
+    static std::vector<Value> values(const Cursor& cursor) {
+        std::vector<Value> values;
+        const int columns = sqlite3_column_count(cursor.handle());
+        values.reserve(static_cast<std::size_t>(columns));
+        for (int column = 0; column < columns; ++column) {
+            switch (sqlite3_column_type(cursor.handle(), column)) {
+            case SQLITE_INTEGER: values.emplace_back(cursor.integer(column)); break;
+            case SQLITE_FLOAT: values.emplace_back(sqlite3_column_double(cursor.handle(), column)); break;
+            case SQLITE_NULL: values.emplace_back(nullptr); break;
+            default: values.emplace_back(std::string(cursor.text(column)));
+            }
+        }
+        return values;
+    }
+
+    SQLite::Database database_;
+    sqlite3* handle_;
+    std::unordered_map<std::string, sqlite3_stmt*> user_;
+};
+
+// ==== Rows in memory ===========================================================
+
+/// Lets std::string keys be found by std::string_view.
+struct TextHash {
+    using is_transparent = void;
+    std::size_t operator()(std::string_view text) const noexcept { return std::hash<std::string_view>{}(text); }
+};
+template <class T>
+using ByName = std::unordered_map<std::string, T, TextHash, std::equal_to<>>;
+
+/// One row of sourced_streams.
+struct Head {
+    std::int64_t id = 0;
+    std::int64_t seq = 0;
+    bool dirty = false;
+};
+
+/// One row of sourced_offsets.
+struct Offset {
+    std::int64_t acked = 0;
+    std::int64_t known = 0;
+    std::int64_t highest = 0;
+    std::optional<std::int64_t> pending;
+    std::int64_t state = idle;
+    std::optional<std::int64_t> owner;
+    std::int64_t fence = 0;
+    std::int64_t attempts = 0;
+    std::optional<std::int64_t> attempted;
+    std::int64_t deaths = 0;
+    std::optional<std::int64_t> retry_at;
+    std::optional<std::string> error_type;
+    std::optional<std::string> error_text;
+
+    bool dirty = false;
+    std::int64_t clean_seq = 0;  // every message of the stream up to this seq has been handled or is of no interest
+};
+
+/// One row of sourced_groups, and what this process knows about it.
+struct Group {
+    std::int64_t id = 0;
+    std::string name;
+    bool active = true;
+    bool capable = true;  // this program handles all stored types
+    std::int64_t begins = 0;
+    std::int64_t scanned = 0;
+    std::int64_t stored_scanned = 0;
+    std::unordered_map<std::int64_t, std::int64_t> since;  // by type id
+    bool maybe_ready = true;
+    bool retry_known = false;
+    std::optional<std::int64_t> next_retry;
+};
+
+/// (group, stream)
+struct OffsetKey {
+    std::int64_t group;
+    std::int64_t stream;
+    bool operator==(const OffsetKey&) const = default;
+};
+struct OffsetKeyHash {
+    std::size_t operator()(const OffsetKey& key) const noexcept {
+        return static_cast<std::size_t>(key.stream) * 0x9E3779B97F4A7C15ull ^ static_cast<std::size_t>(key.group);
+    }
+};
+
+/// The row checksum: every bit of every column counts, names instead of interned ids.
+class Checksum {
+public:
+    void add(std::int64_t value) noexcept { mix(static_cast<std::uint64_t>(value)); }
+    void add(std::string_view text) noexcept {
+        mix(text.size());
+        while (text.size() >= 8) {
+            std::uint64_t word = 0;
+            std::memcpy(&word, text.data(), 8);
+            mix(word);
+            text.remove_prefix(8);
+        }
+        std::uint64_t word = 0;
+        if (!text.empty()) std::memcpy(&word, text.data(), text.size());
+        mix(word);
+    }
+    void add(const Id& id) noexcept {
+        add(std::string_view(reinterpret_cast<const char*>(id.bytes().data()), id.bytes().size()));
+    }
+    [[nodiscard]] std::int64_t value() const noexcept { return static_cast<std::int64_t>(state_); }
+
+private:
+    void mix(std::uint64_t word) noexcept {
+        state_ = (state_ ^ word) * 0xD6E8FEB86659FD93ull;
+        state_ ^= state_ >> 32;
+    }
+    std::uint64_t state_ = 0x2545F4914F6CDD1Dull;
+};
+
+/// The columns of a message as they are stored.
+struct StoredMessage {
+    std::int64_t position;
+    std::string_view stream;
+    std::int64_t seq;
+    std::string_view type;
+    std::int64_t schema;
+    Id id;
+    std::optional<Id> causation;
+    std::optional<Id> correlation;
+    std::int64_t recorded_at;
+    std::optional<std::int64_t> occurred_at;
+    std::optional<std::string_view> metadata;
+    std::optional<std::string_view> payload;
+    std::optional<std::int64_t> erased_at;
+
+    [[nodiscard]] std::int64_t checksum() const noexcept {
+        Checksum sum;
+        sum.add(position);
+        sum.add(stream);
+        sum.add(seq);
+        sum.add(type);
+        sum.add(schema);
+        sum.add(id);
+        sum.add(causation ? *causation : id);
+        sum.add(correlation ? *correlation : id);
+        sum.add(recorded_at);
+        sum.add(occurred_at ? *occurred_at : recorded_at);
+        sum.add(metadata ? *metadata : std::string_view());
+        sum.add(payload ? *payload : std::string_view());
+        sum.add(erased_at ? *erased_at : 0);
+        return sum.value();
+    }
+};
+
+// ==== The writer ===============================================================
+
+/// One piece of work for the writer connection.
+struct Unit {
+    std::function<void()> work;
+    bool alone = false;           // runs on its own thread, in a transaction of its own, once
+    bool in_transaction = true;   // false: only needs the connection for itself
+    std::function<bool()> survived{};  // after a COMMIT that reported an error: is the work in the file?
+    std::exception_ptr error{};
+    enum Turn : int { queued, leading, done };
+    std::atomic<int> turn{queued};
+};
+
+/// The transaction ended under a unit: a full disk, an I/O error, INSERT OR ROLLBACK in user SQL.
+struct TransactionGone : std::exception {};
+/// The unit has noted which part of it must not be tried again; all else is to be run anew.
+struct RunAgain : std::exception {};
+
+thread_local const void* store_inside = nullptr;  // the store whose transaction runs on this thread
+
+/// The one connection of the process that writes, and everything that is remembered
+/// between transactions. Threads take turns: whoever comes while another writes waits in a
+/// queue, and the next leader runs all that wait in one transaction (group commit). Everything
+/// below `submit` is used by the leader only.
+class Writer {
+public:
+    explicit Writer(const StoreOptions& options) : options_(options) {
+        connect();
+        identify();
+    }
+    ~Writer() { bank_.finalize(); }
+
+    Writer(const Writer&) = delete;
+    Writer& operator=(const Writer&) = delete;
+
+    // ---- taking turns
+
+    /// Runs the unit, alone or together with others, and returns when its transaction is committed.
+    /// Throws what the unit threw.
+    void submit(Unit& unit) {
+        if (store_inside == this) {
+            throw Error("the store was called from inside one of its own transactions: use the Transaction instead");
+        }
+        bool leads = false;
+        {
+            const std::lock_guard lock(mutex_);
+            leads = !busy_;
+            busy_ = true;
+            if (!leads) queue_.push_back(&unit);
+        }
+        if (!leads) {
+            unit.turn.wait(Unit::queued);
+            leads = unit.turn.load() == Unit::leading;
+        }
+        if (leads) lead(unit);
+        if (unit.error) std::rethrow_exception(unit.error);
+    }
+
+    void on_commit(std::function<void(const Committed&)> callback) { on_commit_ = std::move(callback); }
+
+    // ---- the log
+
+    [[nodiscard]] std::int64_t head() {
+        if (head_ < 0) {
+            auto row = newest_();
+            if (row.next()) {
+                head_ = row.integer(0);
+                recorded_ = row.integer(1);
+            } else {
+                head_ = 0;
+                recorded_ = 0;
+            }
+        }
+        return head_;
+    }
+
+    /// The recorded time of this transaction; never goes back as positions grow.
+    [[nodiscard]] std::int64_t now() {
+        if (now_ == 0) {
+            (void)head();
+            now_ = std::max(micros(options_.clock()), recorded_);
+        }
+        return now_;
+    }
+
+    [[nodiscard]] Head* find_head(std::string_view stream) {
+        if (const auto found = streams_.find(stream); found != streams_.end()) return &found->second;
+        auto row = stream_by_name_(stream);
+        if (!row.next()) return nullptr;
+        return &streams_.emplace(stream, Head{row.integer(0), row.integer(1), false}).first->second;
+    }
+
+    Appended append(std::string_view stream, const Messages& messages, Expect expect) {
+        check_stream_name(stream);
+        if (messages.empty()) return {};
+        for (const auto& message : messages) check(message);
+        Head* head = find_head(stream);
+        const std::int64_t before = head ? head->seq : 0;
+        if (expect.seq >= 0 && expect.seq != before) {
+            if (auto first = repeated(stream, messages)) return *first;
+            throw Conflict("append to '" + std::string(stream) + "': expected seq " + std::to_string(expect.seq) +
+                           ", found " + std::to_string(before));
+        }
+        if (!head) {
+            insert_stream_.run(stream, 0, now());
+            head = &streams_.emplace(stream, Head{sqlite3_last_insert_rowid(connection_->handle()), 0, false}).first->second;
+        }
+        Appended done{before + 1, before, this->head() + 1, this->head(), time_of(now()), false};
+        for (const auto& message : messages) {
+            if (!insert(stream, *head, message)) {
+                if (done.last_seq == before) {
+                    if (auto first = repeated(stream, messages)) return *first;
+                }
+                throw Invalid("append to '" + std::string(stream) + "': message id " + message.id.to_string() +
+                              " is known already, its neighbours are not");
+            }
+            ++done.last_seq;
+            ++done.last_position;
+        }
+        if (!std::exchange(head->dirty, true)) dirty_heads_.push_back(head);
+        return done;
+    }
+
+    void schedule(const Scheduled& entry, std::string_view stream) {
+        check_stream_name(stream);
+        check(entry.message);
+        const Message& message = entry.message;
+        if (const auto known = scheduled_or_logged(message.id)) {
+            if (*known == Known{std::string(stream), message.type, message.payload}) return;
+            throw Invalid("schedule for '" + std::string(stream) + "': message id " + message.id.to_string() +
+                          " is known already as another message");
+        }
+        insert_scheduled_.run(micros(entry.due_at), stream, type_id(message.type, message.kind), message.schema,
+                              message.id, own(message.id, message.causation), own(message.id, message.correlation),
+                              given(message.occurred_at), metadata(message), std::string_view(message.payload));
+        has_scheduled_ = true;
+        if (!facts_.due || entry.due_at < *facts_.due) facts_.due = entry.due_at;
+        changed_ = true;
+    }
+
+    /// Moves what is due into the log, in order of due time.
+    std::size_t promote(Time until, std::size_t limit) {
+        struct Due {
+            std::int64_t row;
+            Message message;
+        };
+        std::vector<Due> due;
+        {
+            auto row = due_scheduled_(micros(until), static_cast<std::int64_t>(limit));
+            while (row.next()) {
+                Due entry{row.integer(0), {}};
+                fill_scheduled(entry.message, row, 1);
+                due.push_back(std::move(entry));
+            }
+        }
+        has_scheduled_ = false;  // while they move: their ids are no strangers here
+        Messages one(1);
+        for (auto& entry : due) {
+            delete_scheduled_.run(entry.row);
+            one.front() = std::move(entry.message);
+            append(one.front().stream, one, any_seq);
+        }
+        has_scheduled_.reset();
+        return due.size();
+    }
+
+    /// Reads columns of sourced_scheduled behind `first`: due_at, stream, type name, kind, schema, ids ...
+    static void fill_scheduled(Message& message, const Cursor& row, int first) {
+        message.stream = row.text(first + 1);
+        message.type = row.text(first + 2);
+        message.kind = row.integer(first + 3) == 0 ? Kind::command : Kind::event;
+        message.schema = static_cast<int>(row.integer(first + 4));
+        message.id = id_of(row, first + 5);
+        message.causation = row.null(first + 6) ? message.id : id_of(row, first + 6);
+        message.correlation = row.null(first + 7) ? message.id : id_of(row, first + 7);
+        if (!row.null(first + 8)) message.occurred_at = time_of(row.integer(first + 8));
+        if (!row.null(first + 9)) message.metadata = Metadata::parse(row.text(first + 9));
+        message.payload = row.text(first + 10);
+    }
+
+    std::int64_t type_id(std::string_view name, std::optional<Kind> kind) {
+        auto found = types_.find(name);
+        if (found == types_.end()) {
+            auto row = type_by_name_(name);
+            if (row.next()) {
+                found = types_.emplace(name, Type{row.integer(0), row.null(1) ? -1 : row.integer(1)}).first;
+            } else {
+                const std::int64_t number = kind ? kind_number(*kind) : -1;
+                insert_type_.run(name, kind ? std::optional(number) : std::nullopt);
+                found = types_.emplace(name, Type{sqlite3_last_insert_rowid(connection_->handle()), number}).first;
+            }
+        }
+        if (kind && found->second.kind < 0) {
+            found->second.kind = kind_number(*kind);
+            update_type_kind_.run(found->second.kind, found->second.id);
+        }
+        return found->second.id;
+    }
+    std::string type_name(std::int64_t id) {
+        for (const auto& [name, type] : types_) {
+            if (type.id == id) return name;
+        }
+        auto row = type_by_id_(id);
+        return row.next() ? std::string(row.text(0)) : std::string();
+    }
+
+    // ---- user code in a transaction
+
+    /// Runs user code that may write through `transaction()`; what it leaves open is closed, and what it must not
+    /// leave is an error.
+    void run_user(const std::function<void(Transaction&)>& body) {
+        flush();
+        const UserMode mode(*this, true);
+        try {
+            body(transaction_);
+        } catch (const SQLite::Exception& error) {
+            // Through database(tx): trouble of the file is trouble whoever meets it first.
+            if (is_trouble(error.getErrorCode())) throw SqliteError(error.what(), error.getExtendedErrorCode());
+            throw;
+        }
+        close_statements();
+        if (!connection_->in_transaction()) throw TransactionGone();
+        int open = 0;
+        int highest = 0;
+        sqlite3_db_status(connection_->handle(), SQLITE_DBSTATUS_DEFERRED_FKS, &open, &highest, 0);
+        if (open != 0) throw StoreError("user code left a deferred foreign key unsatisfied");
+    }
+
+    /// The same, undone by itself when it fails: the others in this transaction are not touched. After a failure
+    /// nothing that was looked up before is valid any more.
+    void run_user_apart(const std::function<void(Transaction&)>& body) {
+        flush();
+        savepoint_.run();
+        try {
+            run_user(body);
+            release_.run();
+        } catch (...) {
+            close_statements();
+            forget();
+            types_unknown_ = true;
+            if (!connection_->in_transaction()) throw TransactionGone();
+            rollback_to_.run();
+            release_.run();
+            rolled_back_ = true;
+            throw;
+        }
+    }
+
+    // ---- groups
+
+    [[nodiscard]] Group& group(std::int64_t id) {
+        if (const auto found = groups_.find(id); found != groups_.end()) return found->second;
+        auto row = group_by_id_(id);
+        if (!row.next()) throw NotRegistered("group " + std::to_string(id) + " is not stored in this file");
+        Group group;
+        group.id = id;
+        group.name = row.text(0);
+        group.active = row.text(1) == "active";
+        group.begins = row.integer(2);
+        group.scanned = group.stored_scanned = row.integer(3);
+        const auto declared = declared_.find(id);
+        auto types = group_handles_(id);
+        while (types.next()) {
+            const std::string name(types.text(0));
+            group.since.emplace(type_id(name, std::nullopt), types.integer(1));
+            if (declared == declared_.end() || !declared->second.contains(name)) group.capable = false;
+        }
+        return groups_.emplace(id, std::move(group)).first->second;
+    }
+
+    [[nodiscard]] std::int64_t group_by_name(std::string_view name) {
+        auto row = group_by_name_(name);
+        if (!row.next()) throw NotRegistered("there is no group '" + std::string(name) + "' in this file");
+        return row.integer(0);
+    }
+
+    std::int64_t register_group(const GroupSpec& spec) {
+        std::int64_t id = 0;
+        {
+            auto row = group_by_name_(spec.name);
+            if (row.next()) id = row.integer(0);
+        }
+        std::map<std::string, std::int64_t> handles;
+        if (id != 0) {
+            auto row = group_handles_(id);
+            while (row.next()) handles.emplace(row.text(0), row.integer(1));
+        }
+        const bool fresh = id == 0;
+        const std::int64_t begins = fresh ? begin_of(spec.start) : 0;
+        bool grown = fresh;
+        for (const auto& type : spec.types) {
+            (void)type_id(type, std::nullopt);
+            grown |= handles.emplace(type, fresh ? 1 : head() + 1).second;
+        }
+        const std::string text = json_of(handles);
+        if (fresh) {
+            insert_group_.run(spec.name, std::string_view(text), begins, begins, now());
+            id = sqlite3_last_insert_rowid(connection_->handle());
+        } else if (grown) {
+            update_handles_.run(std::string_view(text), id);
+        }
+        declared_[id].insert(spec.types.begin(), spec.types.end());
+        groups_.erase(id);
+        changed_ |= grown;
+        return id;
+    }
+
+    void stop_group(std::int64_t id, std::string_view reason, const Failure* failure) {
+        flush();
+        stop_group_.run(reason, failure ? std::optional(failure->type) : std::nullopt,
+                        failure ? std::optional(failure->text) : std::nullopt,
+                        failure ? std::optional(failure->position) : std::nullopt, id);
+        drop_claims_.run(id);
+        forget_groups();
+    }
+
+    void start_group(std::int64_t id) {
+        flush();
+        start_group_.run(id);
+        clear_retries_.run(id);
+        forget_groups();
+    }
+
+    void reset_group(std::int64_t id, std::int64_t position, const std::function<void(Transaction&)>& on_reset) {
+        flush();
+        reset_offsets_.run(id, position);
+        forget_groups();
+        if (on_reset) run_user(on_reset);
+    }
+
+    /// The step of a worker; see Exchange. `culprits` holds the parts that must not be tried again.
+    Exchanged exchange(const Exchange& step, std::map<std::size_t, std::exception_ptr>& culprits) {
+        Exchanged result;
+        for (std::size_t i = 0; i < step.finished.size(); ++i) {
+            if (const auto culprit = culprits.find(i); culprit != culprits.end()) {
+                result.outcomes.push_back({Outcome::Result::failed, culprit->second, {}});
+                continue;
+            }
+            const auto changes = sqlite3_total_changes64(connection_->handle());
+            rolled_back_ = false;
+            try {
+                result.outcomes.push_back(commit(step.finished[i]));
+            } catch (const SqliteError& error) {
+                if (is_trouble(error.code()) || !connection_->in_transaction()) throw;
+                note_culprit(i, culprits, changes);
+                result.outcomes.push_back({Outcome::Result::failed, std::current_exception(), {}});
+            } catch (...) {
+                note_culprit(i, culprits, changes);
+                result.outcomes.push_back({Outcome::Result::failed, std::current_exception(), {}});
+            }
+        }
+        if (step.group != 0) claim(step, result);
+        return result;
+    }
+
+    std::optional<Claim> claim_stream(std::int64_t group_id, std::string_view stream) {
+        Group* group = &this->group(group_id);
+        const Head* head = find_head(stream);
+        if (!group->active || !group->capable || !head) return std::nullopt;
+        const std::int64_t id = head->id;
+        Exchanged ignored;
+        while (group->scanned < this->head()) discover(*group, 0, ignored);
+        Offset* offset = find_offset({group_id, id});
+        if (!offset || !offset->pending || (offset->state != ready && offset->state != idle)) return std::nullopt;
+        Claim claim = take(*group, id, *offset);
+        claim.stream_name = stream;
+        flush();
+        return claim;
+    }
+
+    DirectOutcome commit_direct(const Direct& direct) {
+        Group& group = this->group(direct.group);
+        if (!group.active) throw Error("group '" + group.name + "' is stopped");
+        const Head* head = find_head(direct.stream);
+        const std::int64_t seq = head ? head->seq : 0;
+        Offset* offset = head ? find_offset({group.id, head->id}) : nullptr;
+        if (offset && (offset->pending || offset->state != idle)) return {DirectOutcome::Result::pending, {}};
+        if (head && seq > (offset ? offset->clean_seq : 0)) {
+            if (undelivered(group, head->id, offset ? offset->acked : 0)) return {DirectOutcome::Result::pending, {}};
+        }
+        if (seq != direct.decided_on && (!head || evolved_since(*head, direct.decided_on, direct.evolves))) {
+            return {DirectOutcome::Result::conflict, {}};
+        }
+        const Appended appended = append(direct.stream, direct.messages, any_seq);
+        if (appended.repeated) return {DirectOutcome::Result::done, appended};
+        head = find_head(direct.stream);
+        offset = &make_offset({group.id, head->id}, appended.first_position - 1);
+        offset->acked = offset->highest = offset->known = appended.first_position;
+        bool reacts = false;
+        for (std::size_t i = 1; i < direct.messages.size(); ++i) {
+            reacts |= group.since.contains(type_id(direct.messages[i].type, direct.messages[i].kind));
+        }
+        if (!reacts) offset->acked = offset->highest = offset->known = appended.last_position;
+        offset->clean_seq = reacts ? appended.first_seq : appended.last_seq;
+        offset->attempts = 0;
+        offset->attempted.reset();
+        touch({group.id, head->id}, *offset);
+        return {DirectOutcome::Result::done, appended};
+    }
+
+    // ---- processes
+
+    std::size_t beat(Duration claim_time) {
+        const auto steady = std::chrono::steady_clock::now();
+        std::size_t taken = 0;
+        if (worker_ != 0) {
+            beat_.run(worker_);
+            if (sqlite3_changes64(connection_->handle()) == 0) worker_ = 0;  // somebody took us for dead
+        }
+        std::vector<std::int64_t> dead;
+        {
+            std::map<std::int64_t, Seen> seen;
+            auto row = workers_();
+            while (row.next()) {
+                const std::int64_t id = row.integer(0);
+                if (id == worker_) continue;
+                Seen now{row.integer(1), steady};
+                if (const auto before = seen_.find(id); before != seen_.end() && before->second.beat == now.beat) {
+                    now.since = before->second.since;
+                }
+                const bool other_boot = row.text(2) == host_ && row.text(3) != boot_id_;
+                if (other_boot || steady - now.since >= claim_time) dead.push_back(id);
+                else seen.emplace(id, now);
+            }
+            seen_ = std::move(seen);
+        }
+        for (const std::int64_t id : dead) {
+            flush();
+            take_back_.run(id);
+            taken += static_cast<std::size_t>(sqlite3_changes64(connection_->handle()));
+            delete_worker_.run(id);
+            forget_groups();
+        }
+        return taken;
+    }
+
+    /// Our row in sourced_workers, made at the first claim.
+    [[nodiscard]] std::int64_t worker() {
+        if (worker_ == 0) {
+            insert_worker_.run(static_cast<std::int64_t>(::getpid()), host_, boot_id_, now());
+            worker_ = sqlite3_last_insert_rowid(connection_->handle());
+        }
+        return worker_;
+    }
+    /// Gives everything back at a graceful end.
+    void leave() {
+        if (worker_ == 0) return;
+        flush();
+        give_back_.run(worker_);
+        delete_worker_.run(worker_);
+        worker_ = 0;
+        forget();
+    }
+
+    /// True when another connection has written since the last call.
+    [[nodiscard]] bool others_wrote() {
+        auto row = data_version_();
+        row.next();
+        const std::int64_t version = row.integer(0);
+        return std::exchange(watched_version_, version) != version;
+    }
+
+    /// A group was changed by hand or by a take-over: the workers shall look.
+    void note_change() noexcept { changed_ = true; }
+
+    [[nodiscard]] bool is_logged(const Id& id) { return position_by_id_(id).next(); }
+
+    /// Does the file show what this step was to write?
+    [[nodiscard]] bool survived(const Exchange& step, const Exchanged& result) {
+        for (std::size_t i = 0; i < step.finished.size(); ++i) {
+            if (result.outcomes[i].result != Outcome::Result::done) continue;
+            const auto& claim = step.finished[i].claim;
+            const auto* offset = find_offset({claim.group, claim.stream});
+            if (!offset || offset->acked < step.finished[i].acked || (offset->fence == claim.fence && offset->owner)) {
+                return false;
+            }
+        }
+        return std::all_of(result.claims.begin(), result.claims.end(), [&](const Claim& claim) {
+            const auto* offset = find_offset({claim.group, claim.stream});
+            return offset && offset->fence == claim.fence && offset->owner == worker_;
+        });
+    }
+
+    [[nodiscard]] Connection& connection() noexcept { return *connection_; }
+    [[nodiscard]] int wal_frames() const noexcept { return wal_frames_.load(std::memory_order_relaxed); }
+    void set_checkpoint(std::function<void()> checkpoint) { checkpoint_ = std::move(checkpoint); }
+
+    void begin_immediate() { begin_.run(); }
+    void rollback() { rollback_.run(); }
+    void write_tiny_row() { tiny_row_.run(); }
+
+private:
+    struct Type {
+        std::int64_t id;
+        std::int64_t kind;  // -1: not known
+    };
+    struct Seen {
+        std::int64_t beat;
+        std::chrono::steady_clock::time_point since;
+    };
+    struct Known {
+        std::string stream;
+        std::string type;
+        std::string payload;
+        bool operator==(const Known&) const = default;
+    };
+
+    // ---- the engine's side of user transactions
+
+    /// While it lives, SQL is the user's (or, from inside user code, the engine's again).
+    class UserMode {
+    public:
+        UserMode(Writer& writer, bool user) noexcept : writer_(writer), before_(writer.user_mode_) {
+            writer.user_mode_ = user;
+        }
+        UserMode(const UserMode&) = delete;
+        UserMode& operator=(const UserMode&) = delete;
+        ~UserMode() { writer_.user_mode_ = before_; }
+
+    private:
+        Writer& writer_;
+        bool before_;
+    };
+
+    class UserTransaction final : public Transaction {
+    public:
+        explicit UserTransaction(Writer& writer) : writer_(writer) {}
+        Appended append(std::string_view stream, const Messages& messages, Expect expect) override {
+            const UserMode mode(writer_, false);
+            const Appended appended = writer_.append(stream, messages, expect);
+            writer_.flush();
+            return appended;
+        }
+
+    private:
+        std::vector<Row> do_query(std::string_view sql, const std::vector<Value>& arguments) override {
+            return writer_.connection_->query(sql, arguments);
+        }
+        std::int64_t do_execute(std::string_view sql, const std::vector<Value>& arguments) override {
+            const auto before = sqlite3_total_changes64(writer_.connection_->handle());
+            (void)writer_.connection_->query(sql, arguments);
+            return sqlite3_total_changes64(writer_.connection_->handle()) - before;
+        }
+        SQLite::Database& do_database() override { return writer_.connection_->database(); }
+
+        Writer& writer_;
+    };
+
+    static int authorize(void* self, int action, const char* first, const char* second, const char*, const char*) {
+        if (!static_cast<Writer*>(self)->user_mode_) return SQLITE_OK;
+        const auto ours = [](const char* name) { return name && std::string_view(name).starts_with("sourced_"); };
+        switch (action) {
+        case SQLITE_TRANSACTION:
+        case SQLITE_SAVEPOINT:
+        case SQLITE_ATTACH:
+        case SQLITE_DETACH: return SQLITE_DENY;
+        case SQLITE_PRAGMA: return second ? SQLITE_DENY : SQLITE_OK;
+        case SQLITE_INSERT:
+        case SQLITE_UPDATE:
+        case SQLITE_DELETE:
+        case SQLITE_DROP_TABLE:
+        case SQLITE_DROP_VIEW: return ours(first) ? SQLITE_DENY : SQLITE_OK;
+        case SQLITE_DROP_INDEX:
+        case SQLITE_DROP_TRIGGER:
+        case SQLITE_CREATE_TRIGGER:
+        case SQLITE_CREATE_INDEX:
+        case SQLITE_ALTER_TABLE: return ours(second) ? SQLITE_DENY : SQLITE_OK;
+        default: return SQLITE_OK;
+        }
+    }
+
+    /// Resets whatever statement user code has left on a row: it would pin the snapshot and block the next BEGIN.
+    void close_statements() noexcept {
+        for (auto* statement = sqlite3_next_stmt(connection_->handle(), nullptr); statement;
+             statement = sqlite3_next_stmt(connection_->handle(), statement)) {
+            if (sqlite3_stmt_busy(statement)) sqlite3_reset(statement);
+        }
+    }
+
+    // ---- leading
+
+    static constexpr std::size_t largest_batch = 64;
+
+    void lead(Unit& unit) {
+        std::vector<Unit*> batch{&unit};
+        if (!unit.alone) {
+            const std::lock_guard lock(mutex_);
+            while (!queue_.empty() && !queue_.front()->alone && batch.size() < largest_batch) {
+                batch.push_back(queue_.front());
+                queue_.pop_front();
+            }
+        }
+        run(batch);
+        if (checkpoint_ && wal_frames() >= checkpoint_frames_) checkpoint_();
+        Unit* next = nullptr;
+        {
+            const std::lock_guard lock(mutex_);
+            busy_ = !queue_.empty();
+            if (busy_) {
+                next = queue_.front();
+                queue_.pop_front();
+            }
+        }
+        if (next) hand(*next, Unit::leading);
+        for (auto* other : batch) {
+            if (other != &unit) hand(*other, Unit::done);
+        }
+    }
+
+    static void hand(Unit& unit, Unit::Turn turn) {
+        unit.turn.store(turn);
+        unit.turn.notify_one();
+    }
+
+    enum class Attempt { committed, culprit, again, apart, trouble };
+
+    void run(const std::vector<Unit*>& batch) {
+        store_inside = this;
+        std::vector<Unit*> live = batch;
+        bool apart = false;
+        while (!live.empty()) {
+            const std::size_t count = apart ? 1 : live.size();
+            std::size_t culprit = 0;
+            std::exception_ptr error;
+            switch (attempt(live, count, culprit, error)) {
+            case Attempt::committed: live.erase(live.begin(), live.begin() + static_cast<std::ptrdiff_t>(count)); break;
+            case Attempt::culprit:
+                live[culprit]->error = error;
+                live.erase(live.begin() + static_cast<std::ptrdiff_t>(culprit));
+                break;
+            case Attempt::again: break;
+            case Attempt::apart: apart = true; break;
+            case Attempt::trouble:
+                for (auto* unit : live) unit->error = error;
+                live.clear();
+                break;
+            }
+        }
+        store_inside = nullptr;
+    }
+
+    /// One transaction over the first `count` units.
+    Attempt attempt(const std::vector<Unit*>& live, std::size_t count, std::size_t& current, std::exception_ptr& error) {
+        facts_ = {};
+        committed_types_.clear();
+        types_unknown_ = false;
+        now_ = 0;
+        bool committing = false;
+        try {
+            if (!live.front()->in_transaction) {
+                live.front()->work();
+                return Attempt::committed;
+            }
+            begin();
+            for (current = 0; current < count; ++current) {
+                live[current]->work();
+                if (!connection_->in_transaction()) throw TransactionGone();
+            }
+            flush();
+            committing = true;
+            commit_.run();
+        } catch (const SqliteError& sqlite) {
+            error = std::current_exception();
+            undo();
+            if (committing && sqlite.primary() == SQLITE_CONSTRAINT) {
+                current = 0;
+                return count > 1 ? Attempt::apart : Attempt::culprit;
+            }
+            if (committing) return after_failed_commit(live, count, error);
+            return is_trouble(sqlite.code()) ? Attempt::trouble : Attempt::culprit;
+        } catch (const RunAgain&) {
+            undo();
+            return Attempt::again;
+        } catch (const TransactionGone&) {
+            error = std::make_exception_ptr(StoreError("user code ended the transaction it ran in"));
+            undo();
+            return Attempt::culprit;
+        } catch (...) {
+            error = std::current_exception();
+            undo();
+            return Attempt::culprit;
+        }
+        announce();
+        return Attempt::committed;
+    }
+
+    void begin() {
+        int moved = 0;
+        if (!options_.path.empty()) sqlite3_file_control(connection_->handle(), "main", SQLITE_FCNTL_HAS_MOVED, &moved);
+        if (moved) {
+            throw SqliteError(explain(SQLITE_READONLY_DBMOVED) + " while it was open", SQLITE_READONLY_DBMOVED);
+        }
+        begin_.run();
+        std::int64_t version = 0;
+        {
+            auto row = data_version_();
+            row.next();
+            version = row.integer(0);
+        }
+        if (version != version_) {  // another process has written
+            forget();
+            version_ = version;
+        }
+        if (streams_.size() > cached_rows || offsets_.size() > cached_rows) forget();
+    }
+
+    void undo() noexcept {
+        close_statements();
+        if (connection_->in_transaction()) {
+            sqlite3_exec(connection_->handle(), "ROLLBACK", nullptr, nullptr, nullptr);
+        }
+        forget();
+    }
+
+    /// A COMMIT that reported an error may still be durable: a new connection tells.
+    Attempt after_failed_commit(const std::vector<Unit*>& live, std::size_t count, std::exception_ptr& error) {
+        try {
+            reconnect();
+            begin_.run();
+            bool all = true;
+            for (std::size_t i = 0; i < count && all; ++i) {
+                if (live[i]->alone) {
+                    error = std::make_exception_ptr(
+                        StoreError("COMMIT reported an error and the outcome of the transaction is unknown"));
+                    all = false;
+                } else {
+                    all = live[i]->survived && live[i]->survived();
+                }
+            }
+            rollback_.run();
+            forget();
+            if (!all) return Attempt::trouble;
+            announce();
+            return Attempt::committed;
+        } catch (const StoreError&) {
+            return Attempt::trouble;  // the file cannot even be opened: `error` keeps the first cause
+        }
+    }
+
+    void announce() {
+        if (head_ >= 0 && now_ != 0) recorded_ = std::max(recorded_, now_);
+        if (!on_commit_ || (committed_types_.empty() && !types_unknown_ && !changed_)) return;
+        names_.clear();
+        for (const auto* name : committed_types_) names_.push_back(*name);
+        facts_.head = head();
+        facts_.types = types_unknown_ ? nullptr : &names_;
+        facts_.groups_changed = changed_;
+        changed_ = false;
+        on_commit_(facts_);
+    }
+
+    // ---- appending
+
+    static void check_stream_name(std::string_view stream) {
+        if (stream.find_first_not_of(" \t\r\n") == std::string_view::npos) {
+            throw Invalid("append: the stream's name is blank");
+        }
+    }
+    void check(const Message& message) const {
+        if (message.type.empty()) throw Invalid("append: a message has no type");
+        if (message.id.is_nil()) throw Invalid("append: a message of type '" + message.type + "' has no id");
+        if (message.payload.size() > options_.max_payload) {
+            throw Invalid("append: the payload of a message of type '" + message.type + "' has " +
+                          std::to_string(message.payload.size()) + " bytes, at most " +
+                          std::to_string(options_.max_payload) + " are allowed");
+        }
+    }
+    static std::int64_t kind_number(Kind kind) { return kind == Kind::command ? 0 : 1; }
+    static std::optional<Id> own(const Id& id, const Id& other) {
+        return other == id || other.is_nil() ? std::nullopt : std::optional(other);
+    }
+    static std::optional<std::int64_t> given(Time time) {
+        return time == Time{} ? std::nullopt : std::optional(micros(time));
+    }
+    static std::optional<std::string_view> metadata(const Message& message) {
+        return message.metadata.empty() ? std::nullopt : std::optional(std::string_view(message.metadata.json()));
+    }
+
+    /// False when the id is in the log already; nothing is written then.
+    bool insert(std::string_view stream, Head& head, const Message& message) {
+        if (has_scheduled()) {
+            auto row = scheduled_by_id_(message.id);
+            if (row.next()) {
+                throw Invalid("append to '" + std::string(stream) + "': message id " + message.id.to_string() +
+                              " waits in the schedule already");
+            }
+        }
+        const std::int64_t type = type_id(message.type, message.kind);
+        StoredMessage row{head_ + 1,
+                          stream,
+                          head.seq + 1,
+                          message.type,
+                          message.schema,
+                          message.id,
+                          own(message.id, message.causation),
+                          own(message.id, message.correlation),
+                          now(),
+                          given(message.occurred_at),
+                          metadata(message),
+                          std::string_view(message.payload),
+                          std::nullopt};
+        if (row.occurred_at == row.recorded_at) row.occurred_at.reset();
+        try {
+            insert_message_.run(row.position, head.id, row.seq, type, row.schema, row.id, row.causation, row.correlation,
+                                row.recorded_at, row.occurred_at, row.metadata, row.payload, row.checksum());
+        } catch (const SqliteError& error) {
+            if (error.primary() != SQLITE_CONSTRAINT) throw;
+            auto known = position_by_id_(message.id);
+            if (!known.next()) throw;
+            return false;
+        }
+        ++head_;
+        ++head.seq;
+        note_type(message.type);
+        return true;
+    }
+
+    void note_type(std::string_view name) {
+        for (const auto* known : committed_types_) {
+            if (*known == name) return;
+        }
+        committed_types_.push_back(&types_.find(name)->first);
+    }
+
+    [[nodiscard]] bool has_scheduled() {
+        if (!has_scheduled_) {
+            auto row = any_scheduled_();
+            has_scheduled_ = row.next();
+        }
+        return *has_scheduled_;
+    }
+
+    std::optional<Known> scheduled_or_logged(const Id& id) {
+        {
+            auto row = scheduled_by_id_(id);
+            if (row.next()) return Known{std::string(row.text(0)), std::string(row.text(1)), std::string(row.text(2))};
+        }
+        auto row = message_by_id_(id);
+        if (!row.next()) return std::nullopt;
+        return Known{std::string(row.text(2)), std::string(row.text(3)), std::string(row.text(4))};
+    }
+
+    /// The first result of an append that is made again; nothing when no id is known.
+    std::optional<Appended> repeated(std::string_view stream, const Messages& messages) {
+        Appended first;
+        std::size_t known = 0;
+        for (const auto& message : messages) {
+            auto row = message_by_id_(message.id);
+            if (!row.next()) continue;
+            if (row.text(2) != stream || row.text(3) != message.type || row.text(4) != message.payload) {
+                throw Invalid("append to '" + std::string(stream) + "': message id " + message.id.to_string() +
+                              " is known already as another message, in stream '" + std::string(row.text(2)) + "'");
+            }
+            if (known++ == 0) {
+                first.first_position = row.integer(0);
+                first.first_seq = row.integer(1);
+            }
+            first.last_position = row.integer(0);
+            first.last_seq = row.integer(1);
+            first.recorded_at = time_of(row.integer(5));
+        }
+        if (known == 0) return std::nullopt;
+        if (known != messages.size()) {
+            throw Invalid("append to '" + std::string(stream) + "': " + std::to_string(known) + " of " +
+                          std::to_string(messages.size()) + " message ids are known already");
+        }
+        first.repeated = true;
+        return first;
+    }
+
+    // ---- offsets
+
+    [[nodiscard]] Offset* find_offset(OffsetKey key) {
+        if (const auto found = offsets_.find(key); found != offsets_.end()) return &found->second;
+        auto row = offset_by_key_(key.group, key.stream);
+        if (!row.next()) return nullptr;
+        const auto maybe = [&](int column) {
+            return row.null(column) ? std::nullopt : std::optional(row.integer(column));
+        };
+        Offset offset;
+        offset.acked = row.integer(0);
+        offset.known = row.integer(1);
+        offset.highest = row.integer(2);
+        offset.pending = maybe(3);
+        offset.state = row.integer(4);
+        offset.owner = maybe(5);
+        offset.fence = row.integer(6);
+        offset.attempts = row.integer(7);
+        offset.attempted = maybe(8);
+        offset.deaths = row.integer(9);
+        offset.retry_at = maybe(10);
+        if (!row.null(11)) offset.error_type = std::string(row.text(11));
+        if (!row.null(12)) offset.error_text = std::string(row.text(12));
+        return &offsets_.emplace(key, std::move(offset)).first->second;
+    }
+
+    Offset& make_offset(OffsetKey key, std::int64_t acked) {
+        if (auto* found = find_offset(key)) return *found;
+        Offset offset;
+        offset.acked = acked;
+        offset.known = acked;
+        return offsets_.emplace(key, offset).first->second;
+    }
+
+    /// Has the offset written at the next flush.
+    void touch(OffsetKey key, Offset& offset) {
+        if (!std::exchange(offset.dirty, true)) dirty_offsets_.emplace_back(key, &offset);
+    }
+
+    /// Writes what has only changed in memory so far.
+    void flush() {
+        const UserMode mode(*this, false);
+        for (auto* head : dirty_heads_) {
+            update_head_.run(head->seq, now(), head->id);
+            head->dirty = false;
+        }
+        dirty_heads_.clear();
+        for (auto& [key, offset] : dirty_offsets_) {
+            const Offset& o = *offset;
+            upsert_offset_.run(key.group, key.stream, o.acked, o.known, o.highest, o.pending, o.state, o.owner, o.fence,
+                               o.attempts, o.attempted, o.deaths, o.retry_at, o.error_type, o.error_text);
+            offset->dirty = false;
+        }
+        dirty_offsets_.clear();
+    }
+
+    // ---- claims
+
+    Outcome commit(const Handled& handled) {
+        Group& group = this->group(handled.claim.group);
+        const OffsetKey key{handled.claim.group, handled.claim.stream};
+        Offset* offset = find_offset(key);
+        if (!group.active || !offset || offset->state != claimed || offset->owner != worker_ ||
+            offset->fence != handled.claim.fence) {
+            return {Outcome::Result::lost, {}, {}};
+        }
+        if (handled.evolves) {
+            const Head* head = find_head(handled.claim.stream_name);
+            if (head && head->seq != handled.decided_on && evolved_since(*head, handled.decided_on, handled.evolves)) {
+                return {Outcome::Result::conflict, {}, {}};
+            }
+        }
+        Outcome outcome;
+        const auto effects = [&] {
+            for (const auto& part : handled.appends) {
+                outcome.appended.push_back(append(part.stream, part.messages, part.expect));
+            }
+            for (const auto& entry : handled.schedules) {
+                if (micros(entry.due_at) <= now()) append(entry.message.stream, {entry.message}, any_seq);
+                else schedule(entry, entry.message.stream);
+            }
+        };
+        if (handled.sync) {
+            run_user_apart([&](Transaction& transaction) {
+                {
+                    const UserMode mode(*this, false);
+                    effects();
+                    flush();
+                }
+                handled.sync(transaction);
+            });
+            offset = find_offset(key);
+        } else {
+            effects();
+        }
+        advance(handled, key, *offset);
+        return outcome;
+    }
+
+    void advance(const Handled& handled, OffsetKey key, Offset& offset) {
+        if (handled.acked > offset.acked) {
+            offset.attempts = 0;
+            offset.attempted.reset();
+            offset.deaths = 0;
+            offset.error_type.reset();
+            offset.error_text.reset();
+            offset.acked = handled.acked;
+            offset.highest = std::max(offset.highest, offset.acked);
+        }
+        // Messages that arrived meanwhile or were left over are not forgotten: pending comes from known.
+        offset.known = std::max(offset.known, offset.acked);
+        offset.pending = offset.known > offset.acked ? std::optional(offset.acked + 1) : std::nullopt;
+        offset.state = offset.pending ? ready : idle;
+        offset.owner.reset();
+        offset.retry_at.reset();
+        Group& group = this->group(key.group);
+        if (offset.state == ready) group.maybe_ready = true;
+        touch(key, offset);
+        if (handled.failure) record(*handled.failure, group, key, offset);
+    }
+
+    void record(const Failure& failure, Group& group, OffsetKey key, Offset& offset) {
+        offset.attempts = offset.attempted == failure.position ? offset.attempts + 1 : 1;
+        offset.attempted = failure.position;
+        offset.error_type = failure.type;
+        offset.error_text = failure.text;
+        if (!offset.pending) {  // a failed message is pending whatever discovery knows of it
+            offset.known = std::max(offset.known, failure.position);
+            offset.pending = offset.acked + 1;
+        }
+        if (failure.retry_at) {
+            offset.state = waiting;
+            offset.retry_at = micros(*failure.retry_at);
+            group.retry_known = false;
+            touch(key, offset);
+            return;
+        }
+        offset.state = ready;
+        touch(key, offset);
+        stop_group(group.id, failure.text, &failure);
+        changed_ = true;
+    }
+
+    /// Is there a message of one of these types behind `seq`?
+    bool evolved_since(const Head& head, std::int64_t seq, const std::unordered_set<std::string>* types) {
+        if (!types) return head.seq != seq;
+        auto row = types_since_(head.id, seq);
+        while (row.next()) {
+            if (types->contains(type_name(row.integer(0)))) return true;
+        }
+        return false;
+    }
+
+    /// Is there a message for the group in the stream that discovery has not seen yet?
+    bool undelivered(const Group& group, std::int64_t stream, std::int64_t acked) {
+        const std::int64_t from = std::max(acked, group.scanned);
+        auto row = stream_backwards_(stream);
+        while (row.next() && row.integer(0) > from) {
+            const auto since = group.since.find(row.integer(1));
+            if (since != group.since.end() && row.integer(0) >= since->second) return true;
+        }
+        return false;
+    }
+
+    Claim take(Group& group, std::int64_t stream, Offset& offset) {
+        offset.state = claimed;
+        offset.owner = worker();
+        ++offset.fence;
+        touch({group.id, stream}, offset);
+        Claim claim;
+        claim.group = group.id;
+        claim.stream = stream;
+        claim.acked = offset.acked;
+        claim.pending = offset.pending.value_or(offset.acked + 1);
+        claim.known = offset.known;
+        claim.highest = offset.highest;
+        claim.begins = group.begins;
+        claim.fence = offset.fence;
+        claim.attempts = static_cast<int>(offset.attempts);
+        claim.attempted = offset.attempted.value_or(0);
+        claim.deaths = static_cast<int>(offset.deaths);
+        return claim;
+    }
+
+    void claim(const Exchange& step, Exchanged& result) {
+        Group& group = this->group(step.group);
+        result.active = group.active && group.capable;
+        result.scanned = group.scanned;
+        if (!result.active) return;
+        wake_retries(group, result);
+        if (step.claims > 0 && group.maybe_ready) {
+            flush();
+            std::vector<std::int64_t> streams;
+            {
+                auto row = ready_offsets_(group.id, static_cast<std::int64_t>(step.claims));
+                while (row.next()) streams.push_back(row.integer(0));
+            }
+            for (const auto stream : streams) {
+                if (auto* offset = find_offset({group.id, stream})) result.claims.push_back(take(group, stream, *offset));
+            }
+            group.maybe_ready = streams.size() == step.claims;
+        }
+        std::size_t searched = 0;
+        while (result.claims.size() < step.claims && group.scanned < head() && searched < searched_at_most) {
+            searched += discover(group, step.claims, result);
+        }
+        // A group that only passed by what it does not handle need not write that down each time.
+        const bool worth = group.scanned >= group.stored_scanned + 1000 || !result.claims.empty();
+        if (group.scanned != group.stored_scanned && worth) {
+            update_scanned_.run(group.scanned, group.id);
+            group.stored_scanned = group.scanned;
+        }
+        for (auto& claim : result.claims) name_stream(claim);
+        result.scanned = group.scanned;
+        result.more = group.maybe_ready || group.scanned < head();
+    }
+
+    void name_stream(Claim& claim) {
+        if (!claim.stream_name.empty()) return;
+        auto row = stream_by_id_(claim.stream);
+        if (row.next()) claim.stream_name = row.text(0);
+    }
+
+    void wake_retries(Group& group, Exchanged& result) {
+        if (!group.retry_known) {
+            flush();
+            auto row = next_retry_(group.id);
+            group.next_retry = row.next() && !row.null(0) ? std::optional(row.integer(0)) : std::nullopt;
+            group.retry_known = true;
+        }
+        if (group.next_retry && *group.next_retry <= micros(options_.clock())) {
+            flush();
+            wake_retries_.run(group.id, micros(options_.clock()));
+            forget_offsets();
+            group.maybe_ready = true;
+            auto row = next_retry_(group.id);
+            group.next_retry = row.next() && !row.null(0) ? std::optional(row.integer(0)) : std::nullopt;
+        }
+        if (group.next_retry) result.next_retry = time_of(*group.next_retry);
+    }
+
+    /// Searches the log for the group from where it was last searched, claims what it finds at once while
+    /// fewer than `wanted` claims are taken, and ends there. Gives the number of messages it looked at.
+    std::size_t discover(Group& group, std::size_t wanted, Exchanged& result) {
+        auto row = log_types_(group.scanned);
+        std::size_t looked = 0;
+        while (looked < searched_at_once && row.next()) {
+            ++looked;
+            const std::int64_t position = row.integer(0);
+            group.scanned = position;
+            const auto since = group.since.find(row.integer(2));
+            if (since == group.since.end() || position < since->second) continue;
+            const std::int64_t stream = row.integer(1);
+            Offset& offset = make_offset({group.id, stream}, position - 1);
+            if (position <= offset.acked || position <= offset.known) continue;
+            offset.known = position;
+            if (!offset.pending) offset.pending = position;
+            if (offset.state == idle && result.claims.size() < wanted) {
+                result.claims.push_back(take(group, stream, offset));
+                if (result.claims.size() == wanted) break;
+                continue;
+            }
+            if (offset.state == idle) {
+                offset.state = ready;
+                group.maybe_ready = true;
+            }
+            touch({group.id, stream}, offset);
+        }
+        return looked;
+    }
+
+    void note_culprit(std::size_t index, std::map<std::size_t, std::exception_ptr>& culprits,
+                      std::int64_t changes) {
+        try {
+            throw;
+        } catch (const RunAgain&) {
+            throw;
+        } catch (const TransactionGone&) {
+            culprits.emplace(index,
+                             std::make_exception_ptr(StoreError("user code ended the transaction it ran in")));
+            throw RunAgain();
+        } catch (...) {
+            // Nothing of it was written, or its savepoint took it back: the rest of the transaction is sound.
+            if (rolled_back_ || sqlite3_total_changes64(connection_->handle()) == changes) return;
+            culprits.emplace(index, std::current_exception());
+            throw RunAgain();
+        }
+    }
+
+    std::int64_t begin_of(const Start& start) {
+        switch (start.from) {
+        case Start::From::now: return head();
+        case Start::From::position: return std::max<std::int64_t>(start.position - 1, 0);
+        case Start::From::time: {
+            std::int64_t low = 1;
+            std::int64_t high = head() + 1;
+            while (low < high) {
+                const std::int64_t middle = low + (high - low) / 2;
+                auto row = recorded_at_(middle);
+                if (row.next() && row.integer(0) < micros(start.time)) low = middle + 1;
+                else high = middle;
+            }
+            return low - 1;
+        }
+        default: return 0;
+        }
+    }
+
+    static std::string json_of(const std::map<std::string, std::int64_t>& handles) {
+        return encode(handles);
+    }
+
+    // ---- forgetting
+
+    /// Drops everything remembered: after a rollback, and when another process has written.
+    void forget() noexcept {
+        streams_.clear();
+        types_.clear();
+        forget_groups();
+        dirty_heads_.clear();
+        has_scheduled_.reset();
+        committed_types_.clear();
+        head_ = -1;
+    }
+    void forget_groups() noexcept {
+        groups_.clear();
+        forget_offsets();
+    }
+    void forget_offsets() noexcept {
+        offsets_.clear();
+        dirty_offsets_.clear();
+    }
+
+    // ---- the connection
+
+    void connect() {
+        const bool memory = options_.path.empty();
+        connection_ = std::make_unique<Connection>(memory ? ":memory:" : options_.path, SQLITE_OPEN_READWRITE,
+                                                   options_.vfs);
+        bank_.handle = connection_->handle();
+        sqlite3_busy_handler(bank_.handle, &Writer::wait_busy, this);
+        connection_->execute(options_.durability == Durability::full ? "PRAGMA synchronous=FULL"
+                                                                     : "PRAGMA synchronous=NORMAL");
+        sqlite3_set_authorizer(bank_.handle, &Writer::authorize, this);
+        sqlite3_wal_hook(bank_.handle, &Writer::count_frames, this);
+        version_ = watched_version_ = -1;
+    }
+
+    void reconnect() {
+        bank_.finalize();
+        connection_.reset();
+        connect();
+    }
+
+    /// Short jittered waits: SQLite's own back-off lets a writer starve for seconds under four others.
+    static int wait_busy(void* self, int count) {
+        auto& writer = *static_cast<Writer*>(self);
+        const auto now = std::chrono::steady_clock::now();
+        if (count == 0) writer.busy_since_ = now;
+        if (now - writer.busy_since_ >= writer.options_.busy_timeout) return 0;
+        std::uniform_int_distribution<int> wait(20, 500);
+        std::this_thread::sleep_for(std::chrono::microseconds(wait(writer.random_)));
+        return 1;
+    }
+
+    static int count_frames(void* self, sqlite3*, const char*, int frames) {
+        static_cast<Writer*>(self)->wal_frames_.store(frames, std::memory_order_relaxed);
+        return SQLITE_OK;
+    }
+
+    void identify() {
+        char host[256] = {};
+        ::gethostname(host, sizeof host - 1);
+        host_ = host;
+        if (const int file = ::open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC); file >= 0) {
+            char text[64] = {};
+            const auto size = ::read(file, text, sizeof text - 1);
+            if (size > 0) boot_id_.assign(text, static_cast<std::size_t>(size));
+            ::close(file);
+        }
+        checkpoint_frames_ = static_cast<int>(std::max<std::size_t>(options_.checkpoint_bytes / 4096, 64));
+    }
+
+    static constexpr std::size_t cached_rows = 200'000;
+    static constexpr std::size_t searched_at_once = 4096;
+    static constexpr std::size_t searched_at_most = 32'768;
+
+    const StoreOptions& options_;
+    std::unique_ptr<Connection> connection_;
+    Bank bank_;
+
+    std::mutex mutex_;
+    std::deque<Unit*> queue_;
+    bool busy_ = false;
+    std::function<void(const Committed&)> on_commit_;
+    std::function<void()> checkpoint_;
+    int checkpoint_frames_ = 0;
+    std::atomic<int> wal_frames_{0};
+
+    // What follows is the leader's alone. Valid while no other process writes (data_version) and until a rollback.
+    ByName<Head> streams_;
+    ByName<Type> types_;
+    std::unordered_map<std::int64_t, Group> groups_;
+    std::unordered_map<OffsetKey, Offset, OffsetKeyHash> offsets_;
+    std::vector<Head*> dirty_heads_;
+    std::vector<std::pair<OffsetKey, Offset*>> dirty_offsets_;
+    std::optional<bool> has_scheduled_;
+    std::int64_t head_ = -1;  // -1: not known
+    std::int64_t recorded_ = 0;
+    std::int64_t now_ = 0;
+    std::int64_t version_ = -1;
+    std::int64_t watched_version_ = -1;
+    bool user_mode_ = false;
+    bool rolled_back_ = false;  // a savepoint took back the part that failed
+
+    // What this transaction did, for those who wait for it.
+    Committed facts_;
+    std::vector<const std::string*> committed_types_;
+    std::vector<std::string> names_;
+    bool types_unknown_ = false;
+    bool changed_ = false;
+
+    // What this process is, whatever the file says.
+    std::unordered_map<std::int64_t, std::unordered_set<std::string>> declared_;  // by group
+    std::int64_t worker_ = 0;
+    std::string host_;
+    std::string boot_id_;
+    std::map<std::int64_t, Seen> seen_;
+    std::chrono::steady_clock::time_point busy_since_{};
+    std::minstd_rand random_{std::random_device{}()};
+    UserTransaction transaction_{*this};
+
+    // The partial indexes need literal states: a bound parameter cannot use them.
+    Statement begin_{bank_, "BEGIN IMMEDIATE"};
+    Statement commit_{bank_, "COMMIT"};
+    Statement rollback_{bank_, "ROLLBACK"};
+    Statement savepoint_{bank_, "SAVEPOINT unit"};
+    Statement release_{bank_, "RELEASE unit"};
+    Statement rollback_to_{bank_, "ROLLBACK TO unit"};
+    Statement data_version_{bank_, "PRAGMA data_version"};
+    Statement tiny_row_{bank_, "INSERT INTO sourced_meta VALUES('checkpoints', 1) "
+                               "ON CONFLICT(key) DO UPDATE SET value = value + 1"};
+    Statement newest_{bank_, "SELECT position, recorded_at FROM sourced_messages ORDER BY position DESC LIMIT 1"};
+    Statement recorded_at_{bank_, "SELECT recorded_at FROM sourced_messages WHERE position = ?"};
+    Statement stream_by_name_{bank_, "SELECT id, seq FROM sourced_streams WHERE name = ?"};
+    Statement stream_by_id_{bank_, "SELECT name FROM sourced_streams WHERE id = ?"};
+    Statement insert_stream_{bank_, "INSERT INTO sourced_streams(name, seq, updated_at) VALUES(?, ?, ?)"};
+    Statement update_head_{bank_, "UPDATE sourced_streams SET seq = ?, updated_at = ? WHERE id = ?"};
+    Statement type_by_name_{bank_, "SELECT id, kind FROM sourced_types WHERE name = ?"};
+    Statement type_by_id_{bank_, "SELECT name FROM sourced_types WHERE id = ?"};
+    Statement insert_type_{bank_, "INSERT INTO sourced_types(name, kind) VALUES(?, ?)"};
+    Statement update_type_kind_{bank_, "UPDATE sourced_types SET kind = ? WHERE id = ?"};
+    Statement insert_message_{
+        bank_, "INSERT INTO sourced_messages(position, stream, seq, type, schema, id, causation, correlation, "
+               "recorded_at, occurred_at, metadata, payload, checksum) VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"};
+    Statement position_by_id_{bank_, "SELECT position FROM sourced_messages WHERE id = ?"};
+    Statement message_by_id_{
+        bank_, "SELECT m.position, m.seq, s.name, t.name, m.payload, m.recorded_at FROM sourced_messages m "
+               "JOIN sourced_streams s ON s.id = m.stream JOIN sourced_types t ON t.id = m.type WHERE m.id = ?"};
+    Statement types_since_{bank_, "SELECT type FROM sourced_messages WHERE stream = ? AND seq > ?"};
+    Statement stream_backwards_{bank_, "SELECT position, type FROM sourced_messages WHERE stream = ? ORDER BY seq DESC"};
+    Statement log_types_{bank_, "SELECT position, stream, type FROM sourced_messages WHERE position > ? ORDER BY position"};
+    Statement any_scheduled_{bank_, "SELECT 1 FROM sourced_scheduled LIMIT 1"};
+    Statement scheduled_by_id_{bank_, "SELECT c.stream, t.name, c.payload FROM sourced_scheduled c "
+                                      "JOIN sourced_types t ON t.id = c.type WHERE c.message_id = ?"};
+    Statement insert_scheduled_{
+        bank_, "INSERT INTO sourced_scheduled(due_at, stream, type, schema, message_id, causation, correlation, "
+               "occurred_at, metadata, payload) VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"};
+    Statement due_scheduled_{
+        bank_, "SELECT c.id, c.due_at, c.stream, t.name, t.kind, c.schema, c.message_id, c.causation, c.correlation, "
+               "c.occurred_at, c.metadata, c.payload FROM sourced_scheduled c JOIN sourced_types t ON t.id = c.type "
+               "WHERE c.due_at <= ? ORDER BY c.due_at, c.id LIMIT ?"};
+    Statement delete_scheduled_{bank_, "DELETE FROM sourced_scheduled WHERE id = ?"};
+    Statement group_by_id_{bank_, "SELECT name, status, begins, scanned FROM sourced_groups WHERE id = ?"};
+    Statement group_by_name_{bank_, "SELECT id FROM sourced_groups WHERE name = ? AND active = 1"};
+    Statement group_handles_{
+        bank_, "SELECT h.key, h.value FROM sourced_groups g, json_each(g.handles) h WHERE g.id = ?"};
+    Statement insert_group_{bank_, "INSERT INTO sourced_groups(name, generation, active, handles, begins, scanned, "
+                                   "status, created_at) VALUES(?, 1, 1, ?, ?, ?, 'active', ?)"};
+    Statement update_handles_{bank_, "UPDATE sourced_groups SET handles = ? WHERE id = ?"};
+    Statement update_scanned_{bank_, "UPDATE sourced_groups SET scanned = ? WHERE id = ?"};
+    Statement stop_group_{bank_, "UPDATE sourced_groups SET status = 'stopped', reason = ?, error_type = ?, "
+                                 "error_text = ?, error_position = ? WHERE id = ?"};
+    Statement start_group_{bank_, "UPDATE sourced_groups SET status = 'active', reason = NULL, error_type = NULL, "
+                                  "error_text = NULL, error_position = NULL WHERE id = ?"};
+    Statement drop_claims_{bank_, "UPDATE sourced_offsets SET fence = fence + 1, owner = NULL, "
+                                  "state = CASE WHEN pending IS NULL THEN 0 ELSE 1 END WHERE grp = ? AND state = 2"};
+    Statement clear_retries_{
+        bank_, "UPDATE sourced_offsets SET attempts = 0, attempted = NULL, deaths = 0, retry_at = NULL, "
+               "error_type = NULL, error_text = NULL, state = CASE state WHEN 3 THEN 1 ELSE state END "
+               "WHERE grp = ? AND (attempts > 0 OR deaths > 0 OR state = 3)"};
+    Statement reset_offsets_{
+        bank_, "UPDATE sourced_offsets SET acked = min(acked, ?2), fence = fence + 1, owner = NULL, attempts = 0, "
+               "attempted = NULL, deaths = 0, retry_at = NULL, error_type = NULL, error_text = NULL, "
+               "pending = CASE WHEN known > min(acked, ?2) THEN min(acked, ?2) + 1 END, "
+               "state = CASE WHEN known > min(acked, ?2) THEN 1 ELSE 0 END WHERE grp = ?1"};
+    Statement offset_by_key_{
+        bank_, "SELECT acked, known, highest, pending, state, owner, fence, attempts, attempted, deaths, retry_at, "
+               "error_type, error_text FROM sourced_offsets WHERE grp = ? AND stream = ?"};
+    Statement upsert_offset_{
+        bank_, "INSERT INTO sourced_offsets(grp, stream, acked, known, highest, pending, state, owner, fence, attempts, "
+               "attempted, deaths, retry_at, error_type, error_text) VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
+               "ON CONFLICT(grp, stream) DO UPDATE SET acked = excluded.acked, known = excluded.known, "
+               "highest = excluded.highest, pending = excluded.pending, state = excluded.state, "
+               "owner = excluded.owner, fence = excluded.fence, attempts = excluded.attempts, "
+               "attempted = excluded.attempted, deaths = excluded.deaths, retry_at = excluded.retry_at, "
+               "error_type = excluded.error_type, error_text = excluded.error_text"};
+    Statement ready_offsets_{
+        bank_, "SELECT stream FROM sourced_offsets WHERE grp = ? AND state = 1 ORDER BY pending LIMIT ?"};
+    Statement next_retry_{bank_, "SELECT min(retry_at) FROM sourced_offsets WHERE grp = ? AND state = 3"};
+    Statement wake_retries_{
+        bank_, "UPDATE sourced_offsets SET state = 1, retry_at = NULL WHERE grp = ? AND state = 3 AND retry_at <= ?"};
+    Statement insert_worker_{
+        bank_, "INSERT INTO sourced_workers(pid, host, boot_id, started_at, beat) VALUES(?, ?, ?, ?, 0)"};
+    Statement beat_{bank_, "UPDATE sourced_workers SET beat = beat + 1 WHERE id = ?"};
+    Statement workers_{bank_, "SELECT id, beat, host, boot_id FROM sourced_workers"};
+    Statement delete_worker_{bank_, "DELETE FROM sourced_workers WHERE id = ?"};
+    Statement take_back_{
+        bank_, "UPDATE sourced_offsets SET fence = fence + 1, owner = NULL, deaths = deaths + 1, "
+               "state = CASE WHEN pending IS NULL THEN 0 ELSE 1 END WHERE owner = ? AND state = 2"};
+    Statement give_back_{
+        bank_, "UPDATE sourced_offsets SET fence = fence + 1, owner = NULL, "
+               "state = CASE WHEN pending IS NULL THEN 0 ELSE 1 END WHERE owner = ? AND state = 2"};
+
+    friend class SqliteStore;
+};
+
+// ==== Reading ==================================================================
+
+#define SOURCED_PRIVATE_SELECT_MESSAGES \
+    "SELECT m.position, m.seq, m.type, m.schema, m.id, m.causation, m.correlation, m.recorded_at, m.occurred_at, " \
+    "m.metadata, m.payload, m.erased_at, m.stream FROM sourced_messages m "
+
+/// The statements that read, on one connection, and the names its ids stand for. One thread at a time.
+class Reading final : public Reader {
+public:
+    explicit Reading(Connection& connection) : connection_(connection) { bank_.handle = connection.handle(); }
+    ~Reading() override { bank_.finalize(); }
+
+    void stream(std::string_view name, const StreamRange& range, const Visit& visit) {
+        if (range.limit == 0) return;
+        Message message;
+        message.stream = name;
+        auto row = (range.backwards ? stream_backwards_ : stream_)(name, range.from, range.to, limit(range.limit));
+        while (row.next()) {
+            fill(message, row);
+            if (!visit(message)) return;
+            message.stream = name;  // the visitor may have moved it away
+        }
+    }
+
+    void log(const LogRange& range, const Visit& visit) {
+        std::unordered_set<std::int64_t> types;
+        for (const auto& name : range.types) {
+            auto row = type_by_name_(name);
+            if (row.next()) types.insert(row.integer(0));
+        }
+        if (!range.types.empty() && types.empty()) return;
+        std::int64_t stream = 0;
+        if (!range.stream.empty()) {
+            auto row = stream_by_name_(range.stream);
+            if (!row.next()) return;
+            stream = row.integer(0);
+        }
+        Message message;
+        std::size_t left = range.limit;
+        Statement& all = range.backwards ? log_backwards_ : log_;
+        Statement& one = range.backwards ? stream_log_backwards_ : stream_log_;
+        auto row = stream != 0 ? one(range.from, range.to, stream) : all(range.from, range.to);
+        while (left > 0 && row.next()) {
+            if (!types.empty() && !types.contains(row.integer(2))) continue;
+            fill(message, row);
+            message.stream = stream_name(row.integer(12));
+            --left;
+            if (!visit(message)) return;
+        }
+    }
+
+    [[nodiscard]] std::optional<Message> find(const Id& id) {
+        auto row = by_id_(id);
+        if (!row.next()) return std::nullopt;
+        return whole(row);
+    }
+
+    [[nodiscard]] Messages correlated(const Id& id) {
+        Id correlation = id;
+        {
+            auto row = by_id_(id);
+            if (!row.next()) return {};
+            if (!row.null(6)) correlation = id_of(row, 6);
+        }
+        Messages messages;
+        auto row = by_correlation_(correlation);
+        while (row.next()) messages.push_back(whole(row));
+        return messages;
+    }
+
+    [[nodiscard]] std::vector<StreamInfo> recent(std::int64_t limit) {
+        std::vector<StreamInfo> streams;
+        auto row = recent_(limit);
+        while (row.next()) {
+            streams.push_back({std::string(row.text(0)), row.integer(1), time_of(row.integer(2))});
+        }
+        return streams;
+    }
+
+    [[nodiscard]] std::int64_t seq(std::string_view name) {
+        auto row = stream_by_name_(name);
+        return row.next() ? row.integer(1) : 0;
+    }
+    [[nodiscard]] std::int64_t head() {
+        auto row = head_();
+        return row.next() ? row.integer(0) : 0;
+    }
+    /// Times never go back as positions grow, so halving finds the first one.
+    [[nodiscard]] std::int64_t position_at(Time time) {
+        std::int64_t low = 1;
+        std::int64_t high = head() + 1;
+        while (low < high) {
+            const std::int64_t middle = low + (high - low) / 2;
+            auto row = recorded_at_(middle);
+            if (row.next() && row.integer(0) < micros(time)) low = middle + 1;
+            else high = middle;
+        }
+        return low;
+    }
+
+    [[nodiscard]] std::optional<Time> next_due() {
+        auto row = next_due_();
+        return row.next() && !row.null(0) ? std::optional(time_of(row.integer(0))) : std::nullopt;
+    }
+    [[nodiscard]] std::vector<Scheduled> scheduled(std::size_t count) {
+        std::vector<Scheduled> entries;
+        auto row = scheduled_(limit(count));
+        while (row.next()) {
+            Scheduled entry;
+            entry.due_at = time_of(row.integer(0));
+            Writer::fill_scheduled(entry.message, row, 0);
+            entries.push_back(std::move(entry));
+        }
+        return entries;
+    }
+
+    [[nodiscard]] Stats stats() {
+        Stats stats;
+        stats.messages = head();
+        {
+            auto row = counts_();
+            row.next();
+            stats.streams = row.integer(0);
+            stats.scheduled = row.integer(1);
+        }
+        {
+            auto row = groups_();
+            while (row.next()) stats.groups.push_back(group(row));
+        }
+        for (auto& group : stats.groups) progress(group);
+        return stats;
+    }
+
+    [[nodiscard]] std::int64_t changed_outside() {
+        auto row = data_version_();
+        row.next();
+        return row.integer(0);
+    }
+    void begin() { begin_.run(); }
+    void end() { end_.run(); }
+
+private:
+    struct Type {
+        std::string name;
+        Kind kind = Kind::event;
+    };
+
+    std::vector<Row> do_query(std::string_view sql, const std::vector<Value>& arguments) override {
+        return connection_.query(sql, arguments);
+    }
+
+    static std::int64_t limit(std::size_t count) {
+        return count > static_cast<std::size_t>(std::numeric_limits<std::int64_t>::max())
+                   ? -1
+                   : static_cast<std::int64_t>(count);
+    }
+
+    /// Everything but the stream's name.
+    void fill(Message& message, const Cursor& row) {
+        message.position = row.integer(0);
+        message.seq = row.integer(1);
+        const Type& type = type_of(row.integer(2));
+        message.type = type.name;
+        message.kind = type.kind;
+        message.schema = static_cast<int>(row.integer(3));
+        message.id = id_of(row, 4);
+        message.causation = row.null(5) ? message.id : id_of(row, 5);
+        message.correlation = row.null(6) ? message.id : id_of(row, 6);
+        message.recorded_at = time_of(row.integer(7));
+        message.occurred_at = row.null(8) ? message.recorded_at : time_of(row.integer(8));
+        if (!row.null(9)) message.metadata = Metadata::parse(row.text(9));
+        else if (!message.metadata.empty()) message.metadata = {};
+        message.payload = row.text(10);
+        message.erased_at = row.null(11) ? std::nullopt : std::optional(time_of(row.integer(11)));
+    }
+    [[nodiscard]] Message whole(const Cursor& row) {
+        Message message;
+        fill(message, row);
+        message.stream = stream_name(row.integer(12));
+        return message;
+    }
+
+    const Type& type_of(std::int64_t id) {
+        if (const auto found = types_.find(id); found != types_.end()) return found->second;
+        auto row = type_by_id_(id);
+        if (!row.next()) throw StoreError("the file is damaged: message type " + std::to_string(id) + " has no name");
+        Type type{std::string(row.text(0)), row.integer(1) == 0 ? Kind::command : Kind::event};
+        return types_.emplace(id, std::move(type)).first->second;
+    }
+    std::string stream_name(std::int64_t id) {
+        auto row = stream_by_id_(id);
+        if (!row.next()) throw StoreError("the file is damaged: stream " + std::to_string(id) + " has no name");
+        return std::string(row.text(0));
+    }
+
+    GroupInfo group(const Cursor& row) {
+        GroupInfo group;
+        group.id = row.integer(0);
+        group.name = row.text(1);
+        group.active = row.text(2) == "active";
+        group.reason = row.text(3);
+        group.error_type = row.text(4);
+        group.error_text = row.text(5);
+        group.error_position = row.integer(6);
+        group.begins = row.integer(7);
+        group.scanned = row.integer(8);
+        auto types = handles_(group.id);
+        while (types.next()) group.types.emplace_back(types.text(0));
+        return group;
+    }
+
+    void progress(GroupInfo& group) {
+        {
+            auto row = offsets_of_(group.id);
+            row.next();
+            group.streams = row.integer(0);
+            group.oldest = row.integer(1);
+            group.newest = row.integer(2);
+            group.retrying = row.integer(3);
+            if (!row.null(4)) group.next_retry = time_of(row.integer(4));
+        }
+        if (group.retrying > 0) {
+            auto row = retry_error_(group.id);
+            if (row.next()) group.retry_error = row.text(0);
+        }
+        auto row = lag_(group.id, group.scanned);
+        row.next();
+        group.lag = row.integer(0);
+        if (group.lag > 0) {
+            auto newest = newest_();
+            if (newest.next()) group.lag_time = Duration(std::max<std::int64_t>(newest.integer(1) - row.integer(1), 0));
+        }
+    }
+
+    Connection& connection_;
+    Bank bank_;
+    std::unordered_map<std::int64_t, Type> types_;
+
+    Statement begin_{bank_, "BEGIN"};
+    Statement end_{bank_, "ROLLBACK"};
+    Statement data_version_{bank_, "PRAGMA data_version"};
+    Statement stream_{bank_, SOURCED_PRIVATE_SELECT_MESSAGES
+                      "WHERE m.stream = (SELECT id FROM sourced_streams WHERE name = ?1) AND m.seq BETWEEN ?2 AND ?3 "
+                      "ORDER BY m.seq LIMIT ?4"};
+    Statement stream_backwards_{
+        bank_, SOURCED_PRIVATE_SELECT_MESSAGES
+        "WHERE m.stream = (SELECT id FROM sourced_streams WHERE name = ?1) AND m.seq BETWEEN ?2 AND ?3 "
+        "ORDER BY m.seq DESC LIMIT ?4"};
+    Statement log_{bank_, SOURCED_PRIVATE_SELECT_MESSAGES "WHERE m.position BETWEEN ?1 AND ?2 ORDER BY m.position"};
+    Statement log_backwards_{
+        bank_, SOURCED_PRIVATE_SELECT_MESSAGES "WHERE m.position BETWEEN ?1 AND ?2 ORDER BY m.position DESC"};
+    Statement stream_log_{bank_, SOURCED_PRIVATE_SELECT_MESSAGES
+                          "WHERE m.stream = ?3 AND m.position BETWEEN ?1 AND ?2 ORDER BY m.seq"};
+    Statement stream_log_backwards_{bank_, SOURCED_PRIVATE_SELECT_MESSAGES
+                                    "WHERE m.stream = ?3 AND m.position BETWEEN ?1 AND ?2 ORDER BY m.seq DESC"};
+    Statement by_id_{bank_, SOURCED_PRIVATE_SELECT_MESSAGES "WHERE m.id = ?"};
+    Statement by_correlation_{bank_, SOURCED_PRIVATE_SELECT_MESSAGES
+                              "WHERE m.correlation = ?1 OR m.id = ?1 ORDER BY m.position"};
+    Statement recent_{bank_, "SELECT name, seq, updated_at FROM sourced_streams WHERE seq > 0 "
+                             "ORDER BY updated_at DESC, id DESC LIMIT ?"};
+    Statement stream_by_name_{bank_, "SELECT id, seq FROM sourced_streams WHERE name = ?"};
+    Statement stream_by_id_{bank_, "SELECT name FROM sourced_streams WHERE id = ?"};
+    Statement type_by_id_{bank_, "SELECT name, kind FROM sourced_types WHERE id = ?"};
+    Statement type_by_name_{bank_, "SELECT id FROM sourced_types WHERE name = ?"};
+    Statement head_{bank_, "SELECT max(position) FROM sourced_messages"};
+    Statement newest_{bank_, "SELECT position, recorded_at FROM sourced_messages ORDER BY position DESC LIMIT 1"};
+    Statement recorded_at_{bank_, "SELECT recorded_at FROM sourced_messages WHERE position = ?"};
+    Statement next_due_{bank_, "SELECT min(due_at) FROM sourced_scheduled"};
+    Statement scheduled_{
+        bank_, "SELECT c.due_at, c.stream, t.name, t.kind, c.schema, c.message_id, c.causation, c.correlation, "
+               "c.occurred_at, c.metadata, c.payload FROM sourced_scheduled c JOIN sourced_types t ON t.id = c.type "
+               "ORDER BY c.due_at, c.id LIMIT ?"};
+    Statement counts_{bank_, "SELECT (SELECT count(*) FROM sourced_streams WHERE seq > 0), "
+                             "(SELECT count(*) FROM sourced_scheduled)"};
+    Statement groups_{bank_, "SELECT id, name, status, reason, error_type, error_text, error_position, begins, scanned "
+                             "FROM sourced_groups WHERE active = 1 ORDER BY id"};
+    Statement handles_{bank_, "SELECT h.key FROM sourced_groups g, json_each(g.handles) h WHERE g.id = ? ORDER BY h.key"};
+    Statement offsets_of_{
+        bank_, "SELECT count(*) FILTER (WHERE highest > 0 AND acked > 0), coalesce(min(acked) FILTER (WHERE highest > 0 AND acked > 0), 0), "
+               "coalesce(max(acked) FILTER (WHERE highest > 0), 0), count(*) FILTER (WHERE state = 3), min(retry_at) "
+               "FROM sourced_offsets WHERE grp = ?"};
+    Statement retry_error_{bank_, "SELECT error_text FROM sourced_offsets WHERE grp = ? AND state = 3 "
+                                  "ORDER BY retry_at DESC LIMIT 1"};
+    // What discovery has found and not handled, and what it has not looked at.
+    Statement lag_{
+        bank_, "WITH handled AS (SELECT t.id AS type, h.value AS since FROM sourced_groups g, json_each(g.handles) h "
+               "JOIN sourced_types t ON t.name = h.key WHERE g.id = ?1), "
+               "open AS (SELECT m.recorded_at FROM sourced_offsets o JOIN sourced_messages m ON m.stream = o.stream "
+               "JOIN handled ON handled.type = m.type AND m.position >= handled.since "
+               "WHERE o.grp = ?1 AND o.pending IS NOT NULL AND m.position > o.acked AND m.position <= ?2 "
+               "UNION ALL SELECT m.recorded_at FROM sourced_messages m "
+               "JOIN handled ON handled.type = m.type AND m.position >= handled.since "
+               "LEFT JOIN sourced_offsets o ON o.grp = ?1 AND o.stream = m.stream "
+               "WHERE m.position > ?2 AND m.position > coalesce(o.acked, 0)) "
+               "SELECT count(*), min(recorded_at) FROM open"};
+};
+
+#undef SOURCED_PRIVATE_SELECT_MESSAGES
+
+// ==== The store ================================================================
+
+void prepare(Connection& connection, const StoreOptions& options);  // see Opening
+
+class SqliteStore final : public Store {
+public:
+    explicit SqliteStore(StoreOptions options)
+        : options_(std::move(options)), pid_(::getpid()), writer_(options_), memory_(writer_.connection()) {
+        if (in_memory()) {
+            prepare(writer_.connection(), options_);
+            return;
+        }
+        checkpointer_ = connect_reader();
+        writer_.set_checkpoint([this] { checkpoint(); });
+        watch();
+    }
+
+    ~SqliteStore() override {
+        if (::getpid() == pid_) {
+            Unit unit;
+            unit.work = [this] { writer_.leave(); };
+            try {
+                writer_.submit(unit);
+            } catch (const std::exception& error) {
+                // The claims come back when our beat is seen to stand still.
+                warn(std::string("closing ") + where() + ": " + error.what());
+            }
+        }
+        for (const int file : {inotify_, interrupt_}) {
+            if (file >= 0) ::close(file);
+        }
+    }
+
+    // ---- append
+
+    Appended append(std::string_view stream, const Messages& messages, Expect expect) override {
+        Appended result;
+        Unit unit;
+        unit.work = [&] { result = writer_.append(stream, messages, expect); };
+        unit.survived = [&] { return survived(messages); };
+        submit(unit, [&] { return "append to '" + std::string(stream) + "'"; });
+        return result;
+    }
+
+    std::vector<Appended> append_all(const std::vector<Append>& parts) override {
+        std::vector<Appended> results;
+        Unit unit;
+        unit.work = [&] {
+            results.clear();
+            // A later part may be refused when earlier ones are written: undone as one.
+            for (const auto& part : parts) results.push_back(writer_.append(part.stream, part.messages, part.expect));
+        };
+        unit.survived = [&] {
+            return std::all_of(parts.begin(), parts.end(), [&](const Append& part) { return survived(part.messages); });
+        };
+        submit(unit, [&] { return "append to " + std::to_string(parts.size()) + " streams"; });
+        return results;
+    }
+
+    void transaction(const std::function<void(Transaction&)>& body) override {
+        Unit unit;
+        unit.alone = true;
+        unit.work = [&] { writer_.run_user(body); };
+        submit(unit, [] { return std::string("transaction"); });
+    }
+
+    // ---- read
+
+    void read_stream(std::string_view stream, const StreamRange& range, const Visit& visit) override {
+        reading("read '" + std::string(stream) + "'", [&](Reading& reading) { reading.stream(stream, range, visit); });
+    }
+    void read_log(const LogRange& range, const Visit& visit) override {
+        reading("read the log", [&](Reading& reading) { reading.log(range, visit); });
+    }
+    std::optional<Message> find(const Id& id) override {
+        std::optional<Message> message;
+        reading("find a message", [&](Reading& reading) { message = reading.find(id); });
+        return message;
+    }
+    Messages correlated(const Id& id) override {
+        Messages messages;
+        reading("read a correlation", [&](Reading& reading) { messages = reading.correlated(id); });
+        return messages;
+    }
+    std::vector<StreamInfo> recent_streams(std::int64_t limit) override {
+        if (limit < 0) throw Invalid("recent_streams: limit must be a positive integer, got " + std::to_string(limit));
+        std::vector<StreamInfo> streams;
+        reading("list streams", [&](Reading& reading) { streams = reading.recent(limit); });
+        return streams;
+    }
+    std::int64_t stream_seq(std::string_view stream) override {
+        std::int64_t seq = 0;
+        reading("read a stream's head", [&](Reading& reading) { seq = reading.seq(stream); });
+        return seq;
+    }
+    std::int64_t head() override {
+        std::int64_t head = 0;
+        reading("read the log's head", [&](Reading& reading) { head = reading.head(); });
+        return head;
+    }
+    std::int64_t position_at(Time time) override {
+        std::int64_t position = 0;
+        reading("find a time in the log", [&](Reading& reading) { position = reading.position_at(time); });
+        return position;
+    }
+    void read(const std::function<void(Reader&)>& body) override {
+        reading("read", [&](Reading& reading) {
+            reading.begin();
+            try {
+                body(reading);
+            } catch (...) {
+                reading.end();
+                throw;
+            }
+            reading.end();
+        });
+    }
+
+    // ---- schedule
+
+    void schedule(const std::vector<Scheduled>& entries) override {
+        Unit unit;
+        unit.work = [&] {
+            for (const auto& entry : entries) writer_.schedule(entry, entry.message.stream);
+        };
+        unit.survived = [&] {
+            return std::all_of(entries.begin(), entries.end(), [&](const Scheduled& entry) {
+                return writer_.scheduled_or_logged(entry.message.id).has_value();
+            });
+        };
+        if (!entries.empty()) submit(unit, [&] { return "schedule " + std::to_string(entries.size()) + " messages"; });
+    }
+    std::size_t promote(Time now, std::size_t limit) override {
+        std::size_t moved = 0;
+        Unit unit;
+        unit.work = [&] { moved = writer_.promote(now, limit); };
+        submit(unit, [] { return std::string("promote scheduled messages"); });
+        return moved;
+    }
+    std::optional<Time> next_due() override {
+        std::optional<Time> due;
+        reading("read the schedule", [&](Reading& reading) { due = reading.next_due(); });
+        return due;
+    }
+    std::vector<Scheduled> scheduled(std::size_t limit) override {
+        std::vector<Scheduled> entries;
+        reading("read the schedule", [&](Reading& reading) { entries = reading.scheduled(limit); });
+        return entries;
+    }
+
+    // ---- groups
+
+    GroupInfo register_group(const GroupSpec& spec) override {
+        GroupInfo info;
+        Unit unit;
+        unit.work = [&] {
+            info.id = writer_.register_group(spec);
+            const Group& group = writer_.group(info.id);
+            info.name = group.name;
+            info.active = group.active;
+            info.begins = group.begins;
+            info.scanned = group.scanned;
+        };
+        submit(unit, [&] { return "register group '" + spec.name + "'"; });
+        return info;
+    }
+
+    Exchanged exchange(const Exchange& step) override {
+        Exchanged result;
+        std::map<std::size_t, std::exception_ptr> culprits;
+        Unit unit;
+        unit.work = [&] {
+            result = writer_.exchange(step, culprits);
+            writer_.flush();
+        };
+        unit.survived = [&] { return writer_.survived(step, result); };
+        submit(unit, [] { return std::string("exchange work"); });
+        return result;
+    }
+
+    std::optional<Claim> claim_stream(std::int64_t group, std::string_view stream) override {
+        std::optional<Claim> claim;
+        Unit unit;
+        unit.work = [&] { claim = writer_.claim_stream(group, stream); };
+        submit(unit, [&] { return "claim '" + std::string(stream) + "'"; });
+        return claim;
+    }
+
+    DirectOutcome commit_direct(const Direct& direct) override {
+        DirectOutcome outcome;
+        Unit unit;
+        unit.work = [&] {
+            outcome = writer_.commit_direct(direct);
+            writer_.flush();
+        };
+        unit.survived = [&] { return survived(direct.messages); };
+        submit(unit, [&] { return "append to '" + direct.stream + "'"; });
+        return outcome;
+    }
+
+    void stop_group(std::string_view name, std::string_view reason) override {
+        change_group(name, "stop", [&](std::int64_t id) { writer_.stop_group(id, reason, nullptr); });
+    }
+    void start_group(std::string_view name) override {
+        change_group(name, "start", [&](std::int64_t id) { writer_.start_group(id); });
+    }
+    void reset_group(std::string_view name, std::int64_t position,
+                     const std::function<void(Transaction&)>& on_reset) override {
+        Unit unit;
+        unit.alone = true;
+        unit.work = [&] {
+            writer_.reset_group(writer_.group_by_name(name), position, on_reset);
+            writer_.note_change();
+        };
+        submit(unit, [&] { return "reset group '" + std::string(name) + "'"; });
+    }
+    Stats stats() override {
+        Stats stats;
+        reading("read stats", [&](Reading& reading) { stats = reading.stats(); });
+        return stats;
+    }
+
+    // ---- processes
+
+    std::size_t beat(Duration claim_time) override {
+        std::size_t taken = 0;
+        Unit unit;
+        unit.work = [&] {
+            (void)writer_.worker();
+            taken = writer_.beat(claim_time);
+            if (taken > 0) writer_.note_change();
+        };
+        submit(unit, [] { return std::string("beat"); });
+        return taken;
+    }
+    void on_commit(std::function<void(const Committed&)> callback) override { writer_.on_commit(std::move(callback)); }
+
+    bool wait_for_others(Duration timeout) override {
+        const auto deadline = std::chrono::steady_clock::now() + timeout;
+        while (!interrupted_.exchange(false)) {
+            const auto left = std::chrono::ceil<std::chrono::milliseconds>(deadline - std::chrono::steady_clock::now());
+            if (left.count() <= 0) return false;
+            const bool polls = !in_memory() && inotify_ < 0;
+            wait_files(polls ? std::min(left, std::chrono::milliseconds(10)) : left);
+            // The file changes just before the commit is visible, so look again.
+            for (const int pause : {0, 200, 800, 2000}) {
+                if (interrupted_) break;
+                if (pause > 0) std::this_thread::sleep_for(std::chrono::microseconds(pause));
+                if (others_wrote()) return true;
+                if (polls) break;
+            }
+        }
+        return false;
+    }
+    void interrupt_wait() override {
+        interrupted_ = true;
+        const std::uint64_t one = 1;
+        if (interrupt_ >= 0 && ::write(interrupt_, &one, sizeof one) < 0 && errno != EAGAIN) {
+            warn(std::string("waking the watcher failed: ") + std::strerror(errno));
+        }
+    }
+
+private:
+    /// A connection for reading and its statements.
+    struct ReadConnection {
+        ReadConnection(const std::string& path, const std::string& vfs)
+            : connection(path, SQLITE_OPEN_READONLY, vfs), reading(connection) {
+            connection.execute("PRAGMA mmap_size=268435456");
+        }
+        Connection connection;
+        Reading reading;
+    };
+
+    [[nodiscard]] bool in_memory() const noexcept { return options_.path.empty(); }
+    [[nodiscard]] std::string where() const { return in_memory() ? "memory" : "'" + options_.path + "'"; }
+    void warn(const std::string& text) const {
+        if (options_.warn) options_.warn(text);
+    }
+
+    void check_process() const {
+        if (::getpid() != pid_) {
+            throw Error("the store of " + where() + " was opened by process " + std::to_string(pid_) +
+                        " and cannot be used after a fork: open it anew");
+        }
+    }
+
+    template <class Describe>
+    void submit(Unit& unit, const Describe& describe) {
+        check_process();
+        try {
+            writer_.submit(unit);
+        } catch (const SqliteError& error) {
+            throw SqliteError(describe() + " in " + where() + ": " + error.what(), error.code());
+        }
+    }
+
+    template <class Change>
+    void change_group(std::string_view name, const char* verb, const Change& change) {
+        Unit unit;
+        unit.work = [&] {
+            change(writer_.group_by_name(name));
+            writer_.note_change();
+        };
+        submit(unit, [&] { return std::string(verb) + " group '" + std::string(name) + "'"; });
+    }
+
+    bool survived(const Messages& messages) {
+        return std::all_of(messages.begin(), messages.end(),
+                           [&](const Message& message) { return writer_.is_logged(message.id); });
+    }
+
+    template <class Body>
+    void reading(const std::string& doing, const Body& body) {
+        check_process();
+        try {
+            if (in_memory()) {
+                // One connection: between the groups of the writer.
+                Unit unit;
+                unit.alone = true;
+                unit.in_transaction = false;
+                unit.work = [&] { body(memory_); };
+                writer_.submit(unit);
+                return;
+            }
+            const Lease lease(*this);
+            body(lease.connection().reading);
+        } catch (const SqliteError& error) {
+            throw SqliteError(doing + " in " + where() + ": " + error.what(), error.code());
+        }
+    }
+
+    /// A read connection for the time of one call.
+    class Lease {
+    public:
+        explicit Lease(SqliteStore& store) : store_(store) {
+            {
+                std::unique_lock lock(store.readers_mutex_);
+                // A checkpoint wants to get to the end of the log: new reads wait, those inside another must not.
+                if (readers_inside_ == 0) {
+                    store.readers_go_.wait_for(lock, longest_hold, [&] { return !store.readers_held_; });
+                }
+                if (!store.readers_.empty()) {
+                    connection_ = std::move(store.readers_.back());
+                    store.readers_.pop_back();
+                }
+            }
+            if (!connection_) connection_ = store.connect_reader();
+            ++readers_inside_;
+        }
+        Lease(const Lease&) = delete;
+        Lease& operator=(const Lease&) = delete;
+        ~Lease() {
+            --readers_inside_;
+            const std::lock_guard lock(store_.readers_mutex_);
+            if (store_.readers_.size() < kept_readers) store_.readers_.push_back(std::move(connection_));
+        }
+        [[nodiscard]] ReadConnection& connection() const noexcept { return *connection_; }
+
+    private:
+        static constexpr std::size_t kept_readers = 8;
+        static thread_local int readers_inside_;
+
+        SqliteStore& store_;
+        std::unique_ptr<ReadConnection> connection_;
+    };
+
+    std::unique_ptr<ReadConnection> connect_reader() {
+        try {
+            return std::make_unique<ReadConnection>(options_.path, options_.vfs);
+        } catch (const SQLite::Exception& error) {
+            throw SqliteError("open " + where() + " for reading: " + explain(error.getErrorCode()) + " (" +
+                                  error.what() + ")",
+                              error.getErrorCode());
+        }
+    }
+
+    // ---- checkpoints
+
+    /// SQLite before 3.51.3 can corrupt the file when a commit restarts the WAL in the middle of a
+    /// checkpoint on another connection. So the write lock is held while a second connection runs PASSIVE (which never
+    /// waits for a lock and backfills unguarded) to the end of the log; then one tiny row lets the WAL
+    /// start over. Called by the leader, between transactions. https://sqlite.org/wal.html
+    void checkpoint() {
+        const auto started = std::chrono::steady_clock::now();
+        if (started < no_checkpoint_before_) return;
+        try {
+            bool whole = false;
+            writer_.begin_immediate();
+            hold_readers(true);
+            do {
+                int in_log = 0;
+                int moved = 0;
+                sqlite3_wal_checkpoint_v2(checkpointer_->connection.handle(), "main", SQLITE_CHECKPOINT_PASSIVE, &in_log,
+                                          &moved);
+                whole = in_log == moved;
+                if (!whole) std::this_thread::sleep_for(std::chrono::microseconds(200));
+            } while (!whole && std::chrono::steady_clock::now() - started < longest_hold);
+            writer_.rollback();
+            for (int tries = 0; whole && tries < 3; ++tries) {
+                const int before = writer_.wal_frames();
+                writer_.write_tiny_row();
+                if (writer_.wal_frames() < before) break;
+            }
+            hold_readers(false);
+            // A reader of an older state kept the log from starting over: not at every commit from now on.
+            if (writer_.wal_frames() > 64) no_checkpoint_before_ = std::chrono::steady_clock::now() + longest_hold;
+        } catch (const StoreError& error) {
+            hold_readers(false);
+            if (writer_.connection().in_transaction()) writer_.rollback();
+            no_checkpoint_before_ = started + std::chrono::seconds(1);
+            warn("checkpoint of " + where() + ": " + error.what());
+        }
+    }
+
+    void hold_readers(bool hold) {
+        {
+            const std::lock_guard lock(readers_mutex_);
+            readers_held_ = hold;
+        }
+        if (!hold) readers_go_.notify_all();
+    }
+
+    // ---- what other processes do
+
+    void watch() {
+        interrupt_ = ::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+        inotify_ = ::inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
+        if (inotify_ >= 0 && ::inotify_add_watch(inotify_, (options_.path + "-wal").c_str(), IN_MODIFY) < 0) {
+            ::close(inotify_);
+            inotify_ = -1;  // data_version is polled instead
+        }
+    }
+    void wait_files(std::chrono::milliseconds timeout) {
+        if (in_memory() && interrupt_ < 0) interrupt_ = ::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+        pollfd files[2] = {{interrupt_, POLLIN, 0}, {inotify_, POLLIN, 0}};
+        ::poll(files, inotify_ >= 0 ? 2 : 1, static_cast<int>(timeout.count()));
+        char events[4096];
+        for (const int file : {interrupt_, inotify_}) {
+            while (file >= 0 && ::read(file, events, sizeof events) > 0) {}
+        }
+    }
+    bool others_wrote() {
+        if (in_memory()) return false;
+        bool wrote = false;
+        Unit unit;
+        unit.alone = true;
+        unit.in_transaction = false;
+        unit.work = [&] { wrote = writer_.others_wrote(); };
+        submit(unit, [] { return std::string("watch"); });
+        return wrote;
+    }
+
+    static constexpr std::chrono::milliseconds longest_hold{100};
+
+    const StoreOptions options_;
+    const ::pid_t pid_;
+    Writer writer_;
+    Reading memory_;
+
+    std::mutex readers_mutex_;
+    std::condition_variable readers_go_;
+    bool readers_held_ = false;
+    std::vector<std::unique_ptr<ReadConnection>> readers_;
+    std::unique_ptr<ReadConnection> checkpointer_;
+    std::chrono::steady_clock::time_point no_checkpoint_before_{};
+
+    int inotify_ = -1;
+    int interrupt_ = -1;
+    std::atomic<bool> interrupted_{false};
+};
+
+thread_local int SqliteStore::Lease::readers_inside_ = 0;
+
+// ==== Opening ==================================================================
+
+std::string directory_of(const std::string& path) {
+    const auto slash = path.rfind('/');
+    if (slash == std::string::npos) return ".";
+    return slash == 0 ? "/" : path.substr(0, slash);
+}
+
+/// WAL needs shared memory between processes, which network file systems do not give.
+void check_file_system(const std::string& path) {
+    struct statfs info {};
+    if (::statfs(directory_of(path).c_str(), &info) != 0) {
+        throw StoreError("the directory '" + directory_of(path) + "' cannot be used: " + std::strerror(errno));
+    }
+    for (const long remote : {0x6969L, 0xFE534D42L, 0xFF534D42L, 0x517BL, 0x01021997L}) {
+        if (static_cast<long>(info.f_type) == remote) {
+            throw StoreError("the directory '" + directory_of(path) + "' is on a network file system, where WAL mode "
+                             "is not safe: use a local disk");
+        }
+    }
+}
+
+/// Creates the file for its owner alone; a file that exists keeps its mode.
+void create_file(const std::string& path) {
+    const int file = ::open(path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    if (file >= 0) {
+        ::close(file);
+        return;
+    }
+    if (errno != EEXIST) throw StoreError(std::string("it cannot be created: ") + std::strerror(errno));
+    struct stat info {};
+    if (::stat(path.c_str(), &info) == 0 && S_ISDIR(info.st_mode)) throw StoreError("it is a directory");
+}
+
+std::int64_t single(Connection& connection, const char* sql) {
+    const auto rows = connection.query(sql, {});
+    return rows.empty() ? 0 : rows.front().integer(0);
+}
+
+/// Several processes may open a fresh file at once, and switching to WAL waits for no lock by itself.
+void switch_to_wal(Connection& connection, std::chrono::steady_clock::time_point deadline) {
+    while (true) {
+        try {
+            const auto rows = connection.query("PRAGMA journal_mode=WAL", {});
+            if (!rows.empty() && rows.front().text(0) == "wal") return;
+            throw StoreError("it cannot be switched to WAL mode, SQLite keeps '" +
+                             (rows.empty() ? std::string("nothing") : rows.front().text(0)) + "'");
+        } catch (const SqliteError& error) {
+            if (error.primary() != SQLITE_BUSY || std::chrono::steady_clock::now() >= deadline) throw;
+            connection.forget_user_statements();
+            std::this_thread::sleep_for(std::chrono::milliseconds(1));
+        }
+    }
+}
+
+void install_schema(Connection& connection) {
+    const auto owner = single(connection, "PRAGMA application_id");
+    if (owner != 0 && owner != application_id) {
+        throw StoreError("it belongs to another application (application_id " + std::to_string(owner) + ")");
+    }
+    if (single(connection, "SELECT count(*) FROM sqlite_master WHERE name = 'sourced_meta'") == 0) {
+        connection.execute(schema_sql);
+        connection.execute("INSERT INTO sourced_meta VALUES('store_id', lower(hex(randomblob(16))))");
+        connection.query("INSERT INTO sourced_meta VALUES('schema_version', ?)", {std::int64_t{schema_version}});
+        connection.execute("PRAGMA application_id=0x53524344");
+        return;
+    }
+    const auto version = single(connection, "SELECT value FROM sourced_meta WHERE key = 'schema_version'");
+    if (version > schema_version) {
+        throw StoreError("it has schema version " + std::to_string(version) + ", this program knows " +
+                         std::to_string(schema_version) + ": use a newer version of the program");
+    }
+}
+
+void prepare(Connection& connection, const StoreOptions& options) {
+    const auto deadline = std::chrono::steady_clock::now() + options.busy_timeout;
+    const auto milliseconds = std::chrono::duration_cast<std::chrono::milliseconds>(options.busy_timeout);
+    sqlite3_busy_timeout(connection.handle(), static_cast<int>(milliseconds.count()));
+    if (!options.path.empty()) switch_to_wal(connection, deadline);
+    connection.execute("BEGIN IMMEDIATE");
+    install_schema(connection);
+    connection.execute("COMMIT");
+    connection.forget_user_statements();
+}
+
+}  // namespace
+
+SQLite::Database& database(Transaction& transaction) { return transaction.do_database(); }
+
+std::unique_ptr<Store> open_store(const StoreOptions& given) {
+    StoreOptions options = given;
+    if (!options.clock) {
+        options.clock = [] { return std::chrono::floor<Duration>(std::chrono::system_clock::now()); };
+    }
+    const std::string where = options.path.empty() ? std::string("memory") : "'" + options.path + "'";
+    try {
+        if (sqlite3_libversion_number() < 3037000) {
+            throw StoreError(std::string("SQLite 3.37 or newer is needed, found ") + sqlite3_libversion());
+        }
+        if (!options.path.empty()) {
+            check_file_system(options.path);
+            create_file(options.path);
+            Connection connection(options.path, SQLITE_OPEN_READWRITE, options.vfs);
+            prepare(connection, options);
+            return std::make_unique<SqliteStore>(std::move(options));
+        }
+        return std::make_unique<SqliteStore>(std::move(options));
+    } catch (const SQLite::Exception& error) {
+        throw StoreError("open " + where + ": " + explain(error.getErrorCode()) + " (" + error.what() + ")");
+    } catch (const StoreError& error) {
+        throw StoreError("open " + where + ": " + error.what());
+    }
+}
+
+}  // namespace sourced

@@ -568,9 +568,6 @@ public:
     /// Runs the unit, alone or together with others, and returns when its transaction is committed.
     /// Throws what the unit threw.
     void submit(Unit& unit) {
-        if (store_inside == this) {
-            throw Error("the store was called from inside one of its own transactions: use the Transaction instead");
-        }
         bool leads = false;
         {
             const std::lock_guard lock(mutex_);
@@ -954,6 +951,10 @@ public:
             }
             seen_ = std::move(seen);
         }
+        {
+            auto row = ownerless_();
+            while (row.next()) dead.push_back(row.integer(0));
+        }
         for (const std::int64_t id : dead) {
             flush();
             take_back_.run(id);
@@ -969,6 +970,7 @@ public:
         if (worker_ == 0) {
             insert_worker_.run(static_cast<std::int64_t>(::getpid()), host_, boot_id_, now());
             worker_ = sqlite3_last_insert_rowid(connection_->handle());
+            worker_is_new_ = true;
         }
         return worker_;
     }
@@ -1015,7 +1017,17 @@ public:
     [[nodiscard]] int wal_frames() const noexcept { return wal_frames_.load(std::memory_order_relaxed); }
     void set_checkpoint(std::function<void()> checkpoint) { checkpoint_ = std::move(checkpoint); }
 
-    void begin_immediate() { begin_.run(); }
+    /// Takes the write lock now or throws.
+    void begin_at_once() {
+        impatient_ = true;
+        try {
+            begin_.run();
+        } catch (...) {
+            impatient_ = false;
+            throw;
+        }
+        impatient_ = false;
+    }
     void rollback() { rollback_.run(); }
     void write_tiny_row() { tiny_row_.run(); }
 
@@ -1209,10 +1221,7 @@ private:
                 return Attempt::committed;
             }
             begin();
-            for (current = 0; current < count; ++current) {
-                live[current]->work();
-                if (!connection_->in_transaction()) throw TransactionGone();
-            }
+            for (current = 0; current < count; ++current) work(*live[current]);
             flush();
             committing = true;
             commit_.run();
@@ -1237,8 +1246,31 @@ private:
             undo();
             return Attempt::culprit;
         }
+        worker_is_new_ = false;
         announce();
         return Attempt::committed;
+    }
+
+    /// Runs a unit. What it throws before it has changed anything concerns nobody else.
+    void work(Unit& unit) {
+        const auto changes = sqlite3_total_changes64(connection_->handle());
+        const auto dirty = dirty_heads_.size() + dirty_offsets_.size();
+        unit.error = nullptr;
+        try {
+            unit.work();
+        } catch (const RunAgain&) {
+            throw;
+        } catch (const TransactionGone&) {
+            throw;
+        } catch (const SqliteError&) {
+            throw;
+        } catch (...) {
+            const bool changed = sqlite3_total_changes64(connection_->handle()) != changes ||
+                                 dirty_heads_.size() + dirty_offsets_.size() != dirty;
+            if (changed || !connection_->in_transaction()) throw;
+            unit.error = std::current_exception();
+        }
+        if (!connection_->in_transaction()) throw TransactionGone();
     }
 
     void begin() {
@@ -1267,11 +1299,13 @@ private:
         if (connection_->in_transaction()) {
             sqlite3_exec(connection_->handle(), "ROLLBACK", nullptr, nullptr, nullptr);
         }
+        if (std::exchange(worker_is_new_, false)) worker_ = 0;
         forget();
     }
 
     /// A COMMIT that reported an error may still be durable: a new connection tells.
     Attempt after_failed_commit(const std::vector<Unit*>& live, std::size_t count, std::exception_ptr& error) {
+        if (options_.path.empty()) return Attempt::trouble;
         try {
             reconnect();
             begin_.run();
@@ -1785,7 +1819,7 @@ private:
         auto& writer = *static_cast<Writer*>(self);
         const auto now = std::chrono::steady_clock::now();
         if (count == 0) writer.busy_since_ = now;
-        if (now - writer.busy_since_ >= writer.options_.busy_timeout) return 0;
+        if (writer.impatient_ || now - writer.busy_since_ >= writer.options_.busy_timeout) return 0;
         std::uniform_int_distribution<int> wait(20, 500);
         std::this_thread::sleep_for(std::chrono::microseconds(wait(writer.random_)));
         return 1;
@@ -1853,9 +1887,11 @@ private:
     // What this process is, whatever the file says.
     std::unordered_map<std::int64_t, std::unordered_set<std::string>> declared_;  // by group
     std::int64_t worker_ = 0;
+    bool worker_is_new_ = false;  // its row is not committed yet
     std::string host_;
     std::string boot_id_;
     std::map<std::int64_t, Seen> seen_;
+    bool impatient_ = false;
     std::chrono::steady_clock::time_point busy_since_{};
     std::minstd_rand random_{std::random_device{}()};
     UserTransaction transaction_{*this};
@@ -1948,6 +1984,8 @@ private:
         bank_, "INSERT INTO sourced_workers(pid, host, boot_id, started_at, beat) VALUES(?, ?, ?, ?, 0)"};
     Statement beat_{bank_, "UPDATE sourced_workers SET beat = beat + 1 WHERE id = ?"};
     Statement workers_{bank_, "SELECT id, beat, host, boot_id FROM sourced_workers"};
+    Statement ownerless_{bank_, "SELECT DISTINCT owner FROM sourced_offsets WHERE state = 2 "
+                                "AND owner NOT IN (SELECT id FROM sourced_workers)"};
     Statement delete_worker_{bank_, "DELETE FROM sourced_workers WHERE id = ?"};
     Statement take_back_{
         bank_, "UPDATE sourced_offsets SET fence = fence + 1, owner = NULL, deaths = deaths + 1, "
@@ -2537,7 +2575,10 @@ private:
         if (options_.warn) options_.warn(text);
     }
 
-    void check_process() const {
+    void check_call() const {
+        if (store_inside == &writer_) {
+            throw Error("the store was called from inside one of its own transactions: use the Transaction instead");
+        }
         if (::getpid() != pid_) {
             throw Error("the store of " + where() + " was opened by process " + std::to_string(pid_) +
                         " and cannot be used after a fork: open it anew");
@@ -2546,7 +2587,7 @@ private:
 
     template <class Describe>
     void submit(Unit& unit, const Describe& describe) {
-        check_process();
+        check_call();
         try {
             writer_.submit(unit);
         } catch (const SqliteError& error) {
@@ -2571,7 +2612,7 @@ private:
 
     template <class Body>
     void reading(const std::string& doing, const Body& body) {
-        check_process();
+        check_call();
         try {
             if (in_memory()) {
                 // One connection: between the groups of the writer.
@@ -2645,7 +2686,7 @@ private:
         if (started < no_checkpoint_before_) return;
         try {
             bool whole = false;
-            writer_.begin_immediate();
+            writer_.begin_at_once();
             hold_readers(true);
             do {
                 int in_log = 0;
@@ -2664,10 +2705,12 @@ private:
             hold_readers(false);
             // A reader of an older state kept the log from starting over: not at every commit from now on.
             if (writer_.wal_frames() > 64) no_checkpoint_before_ = std::chrono::steady_clock::now() + longest_hold;
-        } catch (const StoreError& error) {
+        } catch (const SqliteError& error) {
             hold_readers(false);
             if (writer_.connection().in_transaction()) writer_.rollback();
-            no_checkpoint_before_ = started + std::chrono::seconds(1);
+            // Another process writes: it checkpoints as well.
+            no_checkpoint_before_ = started + std::chrono::milliseconds(error.primary() == SQLITE_BUSY ? 50 : 1000);
+            if (error.primary() == SQLITE_BUSY) return;
             warn("checkpoint of " + where() + ": " + error.what());
         }
     }

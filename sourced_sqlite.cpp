@@ -2186,10 +2186,12 @@ private:
         Type type{std::string(row.text(0)), row.integer(1) == 0 ? Kind::command : Kind::event};
         return types_.emplace(id, std::move(type)).first->second;
     }
-    std::string stream_name(std::int64_t id) {
+    const std::string& stream_name(std::int64_t id) {
+        if (const auto found = streams_.find(id); found != streams_.end()) return found->second;
         auto row = stream_by_id_(id);
         if (!row.next()) throw StoreError("the file is damaged: stream " + std::to_string(id) + " has no name");
-        return std::string(row.text(0));
+        if (streams_.size() >= kept_names) streams_.clear();
+        return streams_.emplace(id, row.text(0)).first->second;
     }
 
     GroupInfo group(const Cursor& row) {
@@ -2231,9 +2233,12 @@ private:
         }
     }
 
+    static constexpr std::size_t kept_names = 10'000;
+
     Connection& connection_;
     Bank bank_;
     std::unordered_map<std::int64_t, Type> types_;
+    std::unordered_map<std::int64_t, std::string> streams_;
 
     Statement begin_{bank_, "BEGIN"};
     Statement end_{bank_, "ROLLBACK"};

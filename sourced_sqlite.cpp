@@ -2,7 +2,7 @@
 // process, guarded checkpoints. Compiles the non-template half of sourced.hpp too.
 //
 // Contents: schema; statements and connections; rows in memory; the writer (group
-// commit, transactions, caches); groups; the store; opening a file.
+// commit, transactions, caches); groups; the store; the checker; opening a file.
 #define SOURCED_IMPLEMENTATION
 #include "sourced.hpp"
 
@@ -499,6 +499,7 @@ struct StoredMessage {
     std::string_view stream;
     std::int64_t seq;
     std::string_view type;
+    std::int64_t kind;  // the type's
     std::int64_t schema;
     Id id;
     std::optional<Id> causation;
@@ -515,6 +516,7 @@ struct StoredMessage {
         sum.add(stream);
         sum.add(seq);
         sum.add(type);
+        sum.add(kind);
         sum.add(schema);
         sum.add(id);
         sum.add(causation ? *causation : id);
@@ -824,7 +826,11 @@ public:
             insert_group_.run(spec.name, std::string_view(text), begins, begins, now());
             id = sqlite3_last_insert_rowid(connection_->handle());
         } else if (grown) {
+            // What another version of the program has claimed it would acknowledge over messages it does not know.
             update_handles_.run(std::string_view(text), id);
+            flush();
+            drop_claims_.run(id);
+            forget_offsets();
         }
         declared_[id].insert(spec.types.begin(), spec.types.end());
         groups_.erase(id);
@@ -1382,6 +1388,7 @@ private:
                           stream,
                           head.seq + 1,
                           message.type,
+                          types_.find(message.type)->second.kind,
                           message.schema,
                           message.id,
                           own(message.id, message.causation),
@@ -2313,7 +2320,10 @@ public:
             prepare(writer_.connection(), options_);
             return;
         }
-        checkpointer_ = connect_reader();
+        // It writes to the file, though no SQL does; and without having read it would not know of the WAL.
+        checkpointer_ = std::make_unique<Connection>(options_.path, SQLITE_OPEN_READWRITE, options_.vfs);
+        sqlite3_busy_timeout(checkpointer_->handle(), 5000);
+        checkpointer_->query("SELECT count(*) FROM sqlite_master", {});
         writer_.set_checkpoint([this] { checkpoint(); });
         watch();
     }
@@ -2696,9 +2706,10 @@ private:
             do {
                 int in_log = 0;
                 int moved = 0;
-                sqlite3_wal_checkpoint_v2(checkpointer_->connection.handle(), "main", SQLITE_CHECKPOINT_PASSIVE, &in_log,
-                                          &moved);
-                whole = in_log == moved;
+                const int code = sqlite3_wal_checkpoint_v2(checkpointer_->handle(), "main", SQLITE_CHECKPOINT_PASSIVE,
+                                                           &in_log, &moved);
+                if (code != SQLITE_OK && code != SQLITE_BUSY) fail(checkpointer_->handle(), code, "wal_checkpoint(PASSIVE)");
+                whole = code == SQLITE_OK && in_log == moved;
                 if (!whole) std::this_thread::sleep_for(std::chrono::microseconds(200));
             } while (!whole && std::chrono::steady_clock::now() - started < longest_hold);
             writer_.rollback();
@@ -2769,7 +2780,7 @@ private:
     std::condition_variable readers_go_;
     bool readers_held_ = false;
     std::vector<std::unique_ptr<ReadConnection>> readers_;
-    std::unique_ptr<ReadConnection> checkpointer_;
+    std::unique_ptr<Connection> checkpointer_;
     std::chrono::steady_clock::time_point no_checkpoint_before_{};
 
     int inotify_ = -1;
@@ -2778,6 +2789,602 @@ private:
 };
 
 thread_local int SqliteStore::Lease::readers_inside_ = 0;
+
+// ==== Verify ===================================================================
+
+/// One run of verify(): a few passes over one consistent state of the file. What has to be looked up for each
+/// message is kept in tables of a fixed size, in which the newest entry of a slot stays.
+class Verifier {
+public:
+    Verifier(const std::string& path, const VerifyOptions& options)
+        : options_(options), connection_(path, SQLITE_OPEN_READONLY, options.vfs) {
+        bank_.handle = connection_.handle();
+        sqlite3_db_config(bank_.handle, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, nullptr);
+        sqlite3_busy_timeout(bank_.handle, 5000);  // another process may be bringing the WAL back after a crash
+    }
+    Verifier(const Verifier&) = delete;
+    Verifier& operator=(const Verifier&) = delete;
+    ~Verifier() { bank_.finalize(); }
+
+    std::vector<Violation> run() {
+        try {
+            connection_.execute("PRAGMA mmap_size=268435456");
+            connection_.execute("BEGIN");
+            check_file();
+            if (options_.integrity) check_pages();
+            load();
+            check_log();
+            check_streams();
+            check_ids();
+            check_offsets();
+            check_schedule();
+            check_acknowledged();
+        } catch (const Enough&) {
+        } catch (const SqliteError& error) {
+            if (error.primary() != SQLITE_CORRUPT && error.primary() != SQLITE_NOTADB) throw;
+            violations_.push_back({"I11", error.what()});
+        }
+        return std::move(violations_);
+    }
+
+private:
+    /// As many violations as were asked for have been found.
+    struct Enough {};
+
+    struct GroupRow {
+        std::int64_t id = 0;
+        std::string name;
+        std::int64_t begins = 0;
+        std::int64_t scanned = 0;
+    };
+    /// A group that looks for a type, and the first position at which it does.
+    struct Interest {
+        const GroupRow* group = nullptr;
+        std::int64_t since = 0;
+    };
+    struct TypeRow {
+        std::string name;
+        std::int64_t kind = -1;
+        std::vector<Interest> interests{};
+    };
+    struct Cause {
+        std::int64_t position = 0;
+        std::int64_t stream = 0;
+        std::int64_t type = 0;
+        Id correlation;
+    };
+    struct CachedName {
+        std::int64_t stream = 0;
+        std::string name;
+    };
+    struct CachedCause {
+        Id id;
+        Cause cause;
+    };
+    struct CachedOffset {
+        OffsetKey key{};
+        bool exists = false;
+        std::int64_t acked = 0;
+        std::int64_t known = 0;
+        std::int64_t pending = 0;
+    };
+    /// The newest event in a stream that a command of the same stream led to.
+    struct Effect {
+        std::int64_t stream = 0;
+        std::int64_t seq = 0;
+        std::int64_t recorded_at = 0;
+        std::int64_t cause = 0;  // position of the command; 0: none yet
+    };
+
+    static constexpr std::size_t most_slots = 1u << 16;
+    static constexpr std::size_t longest_cached_name = 256;
+
+    template <class... Parts>
+    static std::string text_of(const Parts&... parts) {
+        std::string text;
+        const auto add = [&](const auto& part) {
+            if constexpr (std::is_integral_v<std::decay_t<decltype(part)>>) text += std::to_string(part);
+            else text += part;
+        };
+        (add(parts), ...);
+        return text;
+    }
+
+    void violated(const char* invariant, std::string text, std::string_view stream = {}, std::int64_t position = 0) {
+        violations_.push_back({invariant, std::move(text), std::string(stream), position});
+        if (violations_.size() >= options_.limit) throw Enough();
+    }
+
+    [[nodiscard]] std::int64_t integer(const char* sql) {
+        const auto rows = connection_.query(sql, {});
+        return rows.empty() ? 0 : rows.front().integer(0);
+    }
+
+    // ---- the file
+
+    void check_file() {
+        if (integer("SELECT count(*) FROM sqlite_master WHERE name = 'sourced_messages'") == 0) {
+            throw StoreError("it holds nothing of the engine");
+        }
+        if (const auto found = integer("PRAGMA application_id"); found != application_id) {
+            violated("I11", text_of("application_id is ", found, ", expected ", application_id));
+        }
+        const auto version = integer("SELECT value FROM sourced_meta WHERE key = 'schema_version'");
+        if (version != schema_version) {
+            throw StoreError(text_of("it has schema version ", version, ", this program knows ", schema_version));
+        }
+        // Bytes 18 and 19 say how the file is written and read. A file that says it cannot be written still reads.
+        std::array<char, 20> header{};
+        sqlite3_file* file = nullptr;
+        sqlite3_file_control(connection_.handle(), "main", SQLITE_FCNTL_FILE_POINTER, &file);
+        const bool read = file->pMethods->xRead(file, header.data(), static_cast<int>(header.size()), 0) == SQLITE_OK;
+        if (!read || header[18] != 2 || header[19] != 2) {
+            violated("I11", "the file's header does not say that it is in WAL mode");
+        }
+        Connection blank(":memory:", SQLITE_OPEN_READWRITE, "");
+        blank.execute(schema_sql);
+        for (const auto& expected : blank.query("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL", {})) {
+            const auto found = connection_.query("SELECT sql FROM sqlite_master WHERE name = ?", {expected.text(0)});
+            if (found.size() != 1 || found.front().text(0) != expected.text(1)) {
+                violated("I11", text_of("the schema's '", expected.text(0), "' is missing or not as it was created"));
+            }
+        }
+    }
+
+    void check_pages() {
+        auto found = integrity_check_();
+        while (found.next()) {
+            if (found.text(0) != "ok") violated("I11", text_of("integrity_check: ", found.text(0)));
+        }
+        auto keys = foreign_key_check_();
+        while (keys.next()) {
+            violated("I11", text_of("foreign_key_check: row ", keys.integer(1), " of '", keys.text(0),
+                                    "' refers to a row of '", keys.text(2), "' that is not there"));
+        }
+    }
+
+    // ---- what is small enough to be kept
+
+    void load() {
+        {
+            auto row = newest_();
+            head_ = row.next() ? row.integer(0) : 0;
+        }
+        while (slots_ < most_slots && slots_ < static_cast<std::size_t>(head_)) slots_ *= 2;
+        names_.resize(slots_);
+        causes_.resize(slots_);
+        offsets_.resize(slots_);
+        effects_.resize(slots_);
+        {
+            auto row = types_();
+            while (row.next()) {
+                TypeRow type{std::string(row.text(1)), row.null(2) ? -1 : row.integer(2)};
+                type_rows_.emplace(row.integer(0), std::move(type));
+            }
+        }
+        auto row = groups_();
+        while (row.next()) {
+            group_rows_.push_back({row.integer(0), std::string(row.text(1)), row.integer(2), row.integer(3)});
+            const GroupRow& group = group_rows_.back();
+            if (group.scanned > head_ || group.scanned < group.begins) {
+                violated("I4", text_of("group '", group.name, "' has searched the log up to position ", group.scanned,
+                                       ", it began behind ", group.begins, " and the log ends at ", head_));
+            }
+            auto types = handles_(group.id);
+            while (types.next()) {
+                const auto found = std::find_if(type_rows_.begin(), type_rows_.end(), [&](const auto& entry) {
+                    return entry.second.name == types.text(0);
+                });
+                if (found == type_rows_.end()) {
+                    violated("I4", text_of("group '", group.name, "' handles '", types.text(0), "', which is no type"));
+                    continue;
+                }
+                found->second.interests.push_back({&group, types.integer(1)});
+            }
+        }
+    }
+
+    // ---- the log in order of positions
+
+    void check_log() {
+        std::int64_t expected = 1;
+        std::int64_t recorded_at = std::numeric_limits<std::int64_t>::min();
+        auto row = log_();
+        while (row.next()) {
+            const StoredMessage message = stored(row);
+            if (message.position != expected) {
+                violated("I1", text_of("the log goes from position ", expected - 1, " to ", message.position),
+                         message.stream, message.position);
+            }
+            if (message.recorded_at < recorded_at) {
+                violated("I1", text_of("position ", message.position, " was recorded before its predecessor"),
+                         message.stream, message.position);
+            }
+            check_row(message, row.integer(13));
+            check_cause(message, row.integer(1), row.integer(3));
+            check_delivery(message, row.integer(1), row.integer(3));
+            stream_sum_ += summed(row.integer(1), message.seq, message.position);
+            id_sum_ += summed(message.id, message.position);
+            ++messages_;
+            expected = message.position + 1;
+            recorded_at = message.recorded_at;
+            if (options_.progress && messages_ % 4096 == 0) options_.progress(messages_, std::max(head_, messages_));
+        }
+        if (options_.progress) options_.progress(messages_, messages_);
+    }
+
+    /// Columns: position, stream, seq, type, schema, id, causation, correlation, recorded_at, occurred_at, metadata,
+    /// payload, erased_at, checksum. The texts live until the next row.
+    [[nodiscard]] StoredMessage stored(const Cursor& row) {
+        const auto maybe_id = [&](int column) {
+            return row.null(column) ? std::nullopt : std::optional(id_of(row, column));
+        };
+        const auto maybe_integer = [&](int column) {
+            return row.null(column) ? std::nullopt : std::optional(row.integer(column));
+        };
+        const auto maybe_text = [&](int column) {
+            return row.null(column) ? std::nullopt : std::optional(row.text(column));
+        };
+        const auto type = type_rows_.find(row.integer(3));
+        if (type == type_rows_.end()) {
+            violated("I11", text_of("position ", row.integer(0), " has type number ", row.integer(3),
+                                    ", which has no name"), {}, row.integer(0));
+        }
+        StoredMessage message{};
+        message.position = row.integer(0);
+        message.stream = name_of(row.integer(1), message.position);
+        message.seq = row.integer(2);
+        if (type != type_rows_.end()) {
+            message.type = type->second.name;
+            message.kind = type->second.kind;
+        }
+        message.schema = row.integer(4);
+        message.id = id_of(row, 5);
+        message.causation = maybe_id(6);
+        message.correlation = maybe_id(7);
+        message.recorded_at = row.integer(8);
+        message.occurred_at = maybe_integer(9);
+        message.metadata = maybe_text(10);
+        message.payload = maybe_text(11);
+        message.erased_at = maybe_integer(12);
+        return message;
+    }
+
+    [[nodiscard]] std::string_view name_of(std::int64_t stream, std::int64_t position) {
+        auto& cached = names_[static_cast<std::size_t>(stream) % slots_];
+        if (cached.stream == stream && !cached.name.empty()) return cached.name;
+        auto row = stream_by_id_(stream);
+        if (!row.next()) {
+            violated("I2", text_of("position ", position, " is in stream number ", stream, ", which has no name"), {},
+                     position);
+            long_name_.clear();
+            return long_name_;
+        }
+        if (row.text(0).size() > longest_cached_name) {
+            long_name_ = row.text(0);
+            return long_name_;
+        }
+        cached.stream = stream;
+        cached.name = row.text(0);
+        return cached.name;
+    }
+
+    void check_row(const StoredMessage& message, std::int64_t checksum) {
+        if (message.checksum() != checksum) {
+            violated("I11", text_of("'", message.stream, "' seq ", message.seq, " (position ", message.position,
+                                    "): the row does not have the checksum it was written with"),
+                     message.stream, message.position);
+        }
+        if (message.erased_at.has_value() == message.payload.has_value()) {
+            violated("I11", text_of("'", message.stream, "' seq ", message.seq, " (position ", message.position,
+                                    message.payload ? "): marked as erased, and its payload is there"
+                                                    : "): its payload is missing, and it is not marked as erased"),
+                     message.stream, message.position);
+        }
+    }
+
+    void check_cause(const StoredMessage& message, std::int64_t stream, std::int64_t type) {
+        auto& slot = causes_[slot_of(message.id)];
+        const Id correlation = message.correlation.value_or(message.id);
+        const auto cause = message.causation ? cause_of(*message.causation) : std::nullopt;
+        if (cause) {
+            if (cause->position >= message.position) {
+                violated("I3", text_of(at(message), ": its cause comes later, at position ", cause->position),
+                         message.stream, message.position);
+            }
+            if (!(cause->correlation == correlation)) {
+                violated("I3", text_of(at(message), ": its correlation is not that of its cause at position ",
+                                       cause->position),
+                         message.stream, message.position);
+            }
+            if (cause->stream == stream) check_effect(message, stream, type, *cause);
+        } else if (message.causation && !outside(message)) {
+            violated("I3", text_of(at(message), ": its cause ", message.causation->to_string(), " is not in the log"),
+                     message.stream, message.position);
+        }
+        slot = {message.id, {message.position, stream, type, correlation}};
+    }
+
+    static std::string at(const StoredMessage& message) {
+        return text_of("'", message.stream, "' seq ", message.seq, " (position ", message.position, ")");
+    }
+
+    [[nodiscard]] std::size_t slot_of(const Id& id) const {
+        Checksum sum;
+        sum.add(id);
+        return static_cast<std::size_t>(sum.value()) % slots_;
+    }
+
+    [[nodiscard]] std::optional<Cause> cause_of(const Id& id) {
+        if (const auto& slot = causes_[slot_of(id)]; slot.cause.position != 0 && slot.id == id) return slot.cause;
+        auto row = message_by_id_(id);
+        if (!row.next()) return std::nullopt;
+        return Cause{row.integer(0), row.integer(1), row.integer(2), row.null(3) ? id : id_of(row, 3)};
+    }
+
+    [[nodiscard]] bool outside(const StoredMessage& message) {
+        if (!message.metadata) return false;
+        auto row = outside_cause_(*message.metadata);
+        return row.next() && row.integer(0) != 0;
+    }
+
+    /// Only where a single group handles the command can be told whose effects these are.
+    [[nodiscard]] bool is_effect(std::int64_t type, std::int64_t cause_type) const {
+        const auto found = type_rows_.find(type);
+        const auto cause = type_rows_.find(cause_type);
+        return found != type_rows_.end() && found->second.kind == 1 && cause != type_rows_.end() &&
+               cause->second.kind == 0 && cause->second.interests.size() == 1;
+    }
+
+    /// An event that came of a command in the same stream: not after a later command's, and not apart from the others of its own.
+    void check_effect(const StoredMessage& message, std::int64_t stream, std::int64_t type, const Cause& cause) {
+        if (!is_effect(type, cause.type)) return;
+        Effect& last = effects_[static_cast<std::size_t>(stream) % slots_];
+        if (last.stream != stream) last = effect_before(stream, message.seq, cause.position);
+        if (cause.position < last.cause) {
+            violated("I7", text_of(at(message), ": it came of the command at position ", cause.position,
+                                   ", the event before it of a later one at ", last.cause),
+                     message.stream, message.position);
+        } else if (cause.position == last.cause &&
+                   (message.seq != last.seq + 1 || message.recorded_at != last.recorded_at)) {
+            violated("I5", text_of(at(message), ": the command at position ", cause.position,
+                                   " had its outcome before, up to seq ", last.seq),
+                     message.stream, message.position);
+        }
+        last = {stream, message.seq, message.recorded_at, cause.position};
+    }
+
+    /// What another stream has displaced, looked up again. Nothing before the cause can be of interest.
+    [[nodiscard]] Effect effect_before(std::int64_t stream, std::int64_t seq, std::int64_t cause) {
+        auto row = caused_before_(stream, seq);
+        while (row.next() && row.integer(0) > cause) {
+            if (row.null(4)) continue;
+            const auto found = cause_of(id_of(row, 4));
+            if (!found || found->stream != stream || !is_effect(row.integer(3), found->type)) continue;
+            return {stream, row.integer(1), row.integer(2), found->position};
+        }
+        return {stream, 0, 0, 0};
+    }
+
+    /// Each group that handles the message has it behind it, or knows that it waits.
+    void check_delivery(const StoredMessage& message, std::int64_t stream, std::int64_t type) {
+        const auto found = type_rows_.find(type);
+        if (found == type_rows_.end()) return;
+        const std::int64_t position = message.position;
+        for (const auto& interest : found->second.interests) {
+            const GroupRow& group = *interest.group;
+            if (position <= group.begins || position > group.scanned || position < interest.since) continue;
+            const auto& offset = offset_of({group.id, stream});
+            const bool waits = offset.pending != 0 && offset.pending <= position && position <= offset.known;
+            if (offset.exists && (position <= offset.acked || waits)) continue;
+            violated("I4", text_of(at(message), " of type '", found->second.name, "' was passed over by group '", group.name,
+                                   "', which has searched the log up to ", group.scanned),
+                     message.stream, position);
+        }
+    }
+
+    [[nodiscard]] const CachedOffset& offset_of(OffsetKey key) {
+        auto& cached = offsets_[OffsetKeyHash{}(key) % slots_];
+        if (cached.key == key) return cached;
+        auto row = offset_by_key_(key.group, key.stream);
+        cached = {key, row.next()};
+        if (cached.exists) {
+            cached.acked = row.integer(0);
+            cached.known = row.integer(1);
+            cached.pending = row.integer(2);
+        }
+        return cached;
+    }
+
+    // ---- the log in order of streams
+
+    static std::uint64_t summed(std::int64_t stream, std::int64_t seq, std::int64_t position) {
+        Checksum sum;
+        sum.add(stream);
+        sum.add(seq);
+        sum.add(position);
+        return static_cast<std::uint64_t>(sum.value());
+    }
+    static std::uint64_t summed(const Id& id, std::int64_t position) {
+        Checksum sum;
+        sum.add(id);
+        sum.add(position);
+        return static_cast<std::uint64_t>(sum.value());
+    }
+
+    void check_streams() {
+        std::uint64_t sum = 0;
+        auto message = by_stream_();
+        bool more = message.next();
+        auto stream = streams_();
+        while (stream.next()) {
+            const std::int64_t id = stream.integer(0);
+            std::int64_t seq = 0;
+            std::int64_t position = 0;
+            while (more && message.integer(0) < id) {  // streams without a name: told in name_of()
+                sum += summed(message.integer(0), message.integer(1), message.integer(2));
+                more = message.next();
+            }
+            while (more && message.integer(0) == id) {
+                if (message.integer(1) != seq + 1 || message.integer(2) <= position) {
+                    violated("I1", text_of("'", stream.text(1), "' goes from seq ", seq, " at position ", position, " to seq ",
+                                           message.integer(1), " at position ", message.integer(2)),
+                             stream.text(1), message.integer(2));
+                }
+                seq = message.integer(1);
+                position = message.integer(2);
+                sum += summed(id, seq, position);
+                more = message.next();
+            }
+            if (stream.integer(2) != seq) {
+                violated("I2", text_of("'", stream.text(1), "' ends at seq ", seq, ", its head says ", stream.integer(2)),
+                         stream.text(1), position);
+            }
+        }
+        for (; more; more = message.next()) {
+            sum += summed(message.integer(0), message.integer(1), message.integer(2));
+        }
+        if (sum != stream_sum_) violated("I1", "the index of streams does not lead to the messages that are there");
+    }
+
+    void check_ids() {
+        std::uint64_t sum = 0;
+        std::optional<Id> before;
+        auto row = by_id_();
+        while (row.next()) {
+            const Id id = id_of(row, 0);
+            if (before && *before == id) {
+                violated("I3", text_of("two messages have the id ", id.to_string()), {}, row.integer(1));
+            }
+            sum += summed(id, row.integer(1));
+            before = id;
+        }
+        if (sum != id_sum_) violated("I3", "the index of ids does not lead to the messages that are there");
+    }
+
+    // ---- groups and the schedule
+
+    void check_offsets() {
+        auto row = all_offsets_();
+        while (row.next()) {
+            // grp, stream, acked, known, highest, pending, state, owner, fence, group's name and status, stream's
+            // name, whether the owner is known
+            const auto stream = row.text(11);
+            const std::string where = text_of("group '", row.text(9), "' in '", stream, "'");
+            const std::int64_t acked = row.integer(2);
+            const std::int64_t known = row.integer(3);
+            const std::int64_t highest = row.integer(4);
+            const std::int64_t state = row.integer(6);
+            if (row.null(9)) violated("I4", text_of("progress is kept for group number ", row.integer(0), ", which is none"));
+            if (row.null(11)) {
+                violated("I4", text_of(where, ": stream number ", row.integer(1), " has no name"));
+            }
+            if (std::max({acked, known, highest}) > head_) {
+                violated("I4", text_of(where, ": its offset ", std::max({acked, known, highest}),
+                                       " lies beyond the last position ", head_), stream);
+            }
+            if (known < acked || (highest > 0 && highest < acked)) {
+                violated("I4", text_of(where, ": handled up to ", acked, ", but known up to ", known,
+                                       ", and at most up to ", highest), stream);
+            }
+            const bool open = !row.null(5);
+            if (open != (known > acked) || (open && (row.integer(5) <= acked || row.integer(5) > known))) {
+                violated("I4", text_of(where, ": handled up to ", acked, " and known up to ", known, ", but ",
+                                       open ? text_of("pending from ", row.integer(5)) : std::string("nothing pending")),
+                         stream);
+            }
+            if (state < idle || state > parked || (state == idle && open) ||
+                ((state == ready || state == waiting) && !open)) {
+                violated("I4", text_of(where, ": its state ", state, " does not go with ",
+                                       open ? "pending messages" : "no pending messages"), stream);
+            }
+            const bool owned = !row.null(7);
+            if (owned != (state == claimed) || (owned && row.integer(12) == 0) || (owned && row.integer(8) < 1)) {
+                violated("I8", text_of(where, state == claimed ? ": claimed" : ": not claimed", ", owner ",
+                                       owned ? text_of(row.integer(7), row.integer(12) == 0 ? " that is unknown" : "")
+                                             : std::string("none"), ", fence ", row.integer(8)), stream);
+            }
+            if (state == claimed && row.text(10) != "active") {
+                violated("I12", text_of(where, ": claimed, though the group is stopped"), stream);
+            }
+        }
+    }
+
+    void check_schedule() {
+        auto row = scheduled_();
+        while (row.next()) {
+            if (!row.null(2)) {
+                violated("I9", text_of("message ", id_of(row, 1).to_string(), " for '", row.text(0),
+                                       "' waits in the schedule and is in the log"), row.text(0), row.integer(2));
+            }
+            if (row.null(3)) {
+                violated("I9", text_of("scheduled message ", id_of(row, 1).to_string(), " for '", row.text(0),
+                                       "' has a type without a name"), row.text(0));
+            }
+        }
+    }
+
+    void check_acknowledged() {
+        for (const auto& id : options_.acknowledged) {
+            if (cause_of(id)) continue;
+            auto row = scheduled_by_id_(id);
+            if (!row.next()) violated("I10", text_of("message ", id.to_string(), " was acknowledged and is not there"));
+        }
+    }
+
+    const VerifyOptions& options_;
+    Connection connection_;
+    Bank bank_;
+    std::vector<Violation> violations_;
+
+    std::int64_t head_ = 0;
+    std::int64_t messages_ = 0;
+    std::uint64_t stream_sum_ = 0;  // of all messages, whatever their order
+    std::uint64_t id_sum_ = 0;
+    std::unordered_map<std::int64_t, TypeRow> type_rows_;
+    std::deque<GroupRow> group_rows_;
+    std::size_t slots_ = 64;
+    std::vector<CachedName> names_;
+    std::vector<CachedCause> causes_;
+    std::vector<CachedOffset> offsets_;
+    std::vector<Effect> effects_;
+    std::string long_name_;
+
+    Statement integrity_check_{bank_, "PRAGMA integrity_check"};
+    Statement foreign_key_check_{bank_, "PRAGMA foreign_key_check"};
+    Statement newest_{bank_, "SELECT position FROM sourced_messages ORDER BY position DESC LIMIT 1"};
+    Statement types_{bank_, "SELECT id, name, kind FROM sourced_types"};
+    Statement groups_{bank_, "SELECT id, name, begins, scanned FROM sourced_groups WHERE active = 1"};
+    Statement handles_{bank_, "SELECT h.key, h.value FROM sourced_groups g, json_each(g.handles) h WHERE g.id = ?"};
+    Statement log_{bank_, "SELECT position, stream, seq, type, schema, id, causation, correlation, recorded_at, occurred_at, "
+                          "metadata, payload, erased_at, checksum FROM sourced_messages NOT INDEXED ORDER BY position"};
+    Statement stream_by_id_{bank_, "SELECT name FROM sourced_streams WHERE id = ?"};
+    Statement message_by_id_{bank_, "SELECT position, stream, type, correlation FROM sourced_messages WHERE id = ?"};
+    Statement scheduled_by_id_{bank_, "SELECT 1 FROM sourced_scheduled WHERE message_id = ?"};
+    Statement outside_cause_{bank_, "SELECT json_type(?, '$.outside_cause') IS NOT NULL"};
+    Statement caused_before_{bank_, "SELECT position, seq, recorded_at, type, causation FROM sourced_messages "
+                                    "WHERE stream = ? AND seq < ? ORDER BY seq DESC"};
+    Statement offset_by_key_{bank_, "SELECT acked, known, pending FROM sourced_offsets WHERE grp = ? AND stream = ?"};
+    // SQLite names the indexes of UNIQUE in the order of the table's text: id, then (stream, seq).
+    Statement by_stream_{bank_, "SELECT stream, seq, position FROM sourced_messages "
+                                "INDEXED BY sqlite_autoindex_sourced_messages_2 ORDER BY stream, seq"};
+    Statement by_id_{bank_, "SELECT id, position FROM sourced_messages "
+                            "INDEXED BY sqlite_autoindex_sourced_messages_1 ORDER BY id"};
+    Statement streams_{bank_, "SELECT id, name, seq FROM sourced_streams ORDER BY id"};
+    Statement all_offsets_{
+        bank_, "SELECT o.grp, o.stream, o.acked, o.known, o.highest, o.pending, o.state, o.owner, o.fence, g.name, g.status, "
+               "s.name, w.id IS NOT NULL FROM sourced_offsets o LEFT JOIN sourced_groups g ON g.id = o.grp "
+               "LEFT JOIN sourced_streams s ON s.id = o.stream LEFT JOIN sourced_workers w ON w.id = o.owner"};
+    Statement scheduled_{
+        bank_, "SELECT c.stream, c.message_id, m.position, t.id FROM sourced_scheduled c "
+               "LEFT JOIN sourced_messages m ON m.id = c.message_id LEFT JOIN sourced_types t ON t.id = c.type"};
+};
+
+/// Fixed in 3.51.3, 3.50.7 and 3.44.6: https://sqlite.org/wal.html#walresetbug
+bool can_damage_by_checkpoint(int version) {
+    const bool repaired_branch = (version >= 3050007 && version < 3051000) || (version >= 3044006 && version < 3045000);
+    return version < 3051003 && !repaired_branch;
+}
 
 // ==== Opening ==================================================================
 
@@ -2890,6 +3497,20 @@ std::unique_ptr<Store> open_store(const StoreOptions& given) {
         throw StoreError("open " + where + ": " + explain(error.getErrorCode()) + " (" + error.what() + ")");
     } catch (const StoreError& error) {
         throw StoreError("open " + where + ": " + error.what());
+    }
+}
+
+std::vector<Violation> verify(const std::string& path, const VerifyOptions& options) {
+    if (options.warn && can_damage_by_checkpoint(sqlite3_libversion_number())) {
+        options.warn(std::string("SQLite ") + sqlite3_libversion() + " can damage a file in WAL mode when a connection that " +
+                     "is not the engine's checkpoints it while others write: switch wal_autocheckpoint off there");
+    }
+    try {
+        return Verifier(path, options).run();
+    } catch (const SQLite::Exception& error) {
+        throw StoreError("verify '" + path + "': " + explain(error.getErrorCode()) + " (" + error.what() + ")");
+    } catch (const StoreError& error) {
+        throw StoreError("verify '" + path + "': " + error.what());
     }
 }
 

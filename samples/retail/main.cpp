@@ -6,12 +6,15 @@
 #include "reactors.hpp"
 #include "report.hpp"
 
+#include <CLI/CLI.hpp>
+
+#include <algorithm>
 #include <csignal>
-#include <cstdlib>
 #include <filesystem>
 #include <iostream>
 #include <limits>
 #include <optional>
+#include <set>
 #include <string>
 #include <thread>
 
@@ -23,72 +26,20 @@ namespace {
 
 // What the program's exit status says.
 enum Exit : int { complete = 0, failed = 1, usage = 2, skipped = 3, interrupted = 130 };
+constexpr const char* exit_statuses =
+    "Exit status: 0 complete and checked, 1 failed, 2 wrong arguments, 3 complete but for malformed lines, 130 interrupted.";
 
-constexpr std::size_t batch_size = 500;        // commands in one transaction
-constexpr std::int64_t most_ahead = 20'000;    // lines sent that are not yet in the read models: bounds the work in hand
-
-constexpr const char* help = R"(Replays a shop's order lines through actors and read models.
-
-  retail [--input FILE] [--db FILE] [--resume] [--workers N]
-
-  --input FILE   CSV, plain or .xz (default: the file that is shipped with the sample)
-  --db FILE      where everything is kept (default: retail.db beside this program);
-                 begun anew unless --resume is given
-  --resume       goes on where an interrupted replay of the same input ended
-  --workers N    threads that handle messages (default: 2)
-
-SOURCED_SAMPLE_LINES=N in the environment ends the input after N lines.
-Exit status: 0 complete and checked, 1 failed, 2 wrong arguments, 3 complete but malformed
-lines were skipped, 130 interrupted.
-)";
+constexpr std::size_t batch_size = 500;      // commands in one transaction
+constexpr std::int64_t most_ahead = 20'000;  // lines sent and not yet in the read models: bounds the work in hand
+constexpr auto all_records = std::numeric_limits<std::int64_t>::max();
 
 struct Settings {
-    fs::path input;
-    fs::path db;
+    std::string input;
+    std::string db;
     bool resume = false;
     std::size_t workers = 2;
-    std::int64_t most_records = std::numeric_limits<std::int64_t>::max();
+    std::int64_t most_records = all_records;
 };
-
-struct UsageError : std::runtime_error {
-    using runtime_error::runtime_error;
-};
-
-std::int64_t positive(const std::string& what, const std::string& text) {
-    if (!detail::digits(text) || text.size() > 15 || detail::number(text) == 0) {
-        throw UsageError(what + ": expected a number above 0, found '" + text + "'");
-    }
-    return detail::number(text);
-}
-
-Settings settings_from(const std::vector<std::string>& arguments) {
-    const auto program_folder = fs::canonical("/proc/self/exe").parent_path();
-    // The compiler was given this file's path, absolute or as seen from the build folder.
-    const auto source_folder = (program_folder / __FILE__).parent_path();
-    Settings settings{.input = source_folder / "online-retail.csv.xz", .db = program_folder / "retail.db"};
-    for (std::size_t at = 0; at < arguments.size(); ++at) {
-        const auto& option = arguments[at];
-        const auto value = [&] {
-            if (++at == arguments.size()) throw UsageError(option + " needs a value");
-            return arguments[at];
-        };
-        if (option == "--input") {
-            settings.input = value();
-        } else if (option == "--db") {
-            settings.db = value();
-        } else if (option == "--resume") {
-            settings.resume = true;
-        } else if (option == "--workers") {
-            settings.workers = static_cast<std::size_t>(positive(option, value()));
-        } else {
-            throw UsageError("unknown argument '" + option + "'");
-        }
-    }
-    if (const char* lines = std::getenv("SOURCED_SAMPLE_LINES")) {
-        settings.most_records = positive("SOURCED_SAMPLE_LINES", lines);
-    }
-    return settings;
-}
 
 // The first Ctrl-C asks for a stop, the second ends the program at once.
 volatile std::sig_atomic_t stop_asked = 0;
@@ -102,17 +53,18 @@ void stop_on_signals() {
 }
 
 // Makes room for a fresh file. Only what an earlier replay left is removed.
-void remove_earlier(const fs::path& db) {
+void remove_earlier(const std::string& db) {
     if (!fs::exists(db)) return;
     if (fs::file_size(db) > 0) {
-        bool ours = false;
-        sourced::open_store({.path = db.string()})->read([&](sourced::Reader& reader) {
-            ours = reader.query("select 1 from sourced_groups where name not in ('invoice', 'customer', 'invoices', "
-                                "'revenue_by_country', 'revenue_by_month', 'customers')").empty();
-        });
-        if (!ours) throw std::runtime_error("'" + db.string() + "' holds something else than a replay; it was left alone");
+        for (const auto& group : sourced::open_store({.path = db})->stats().groups) {
+            const std::set<std::string> ours{"invoice",           "customer",         "invoices",
+                                             "revenue_by_country", "revenue_by_month", "customers"};
+            if (!ours.contains(group.name)) {
+                throw std::runtime_error("'" + db + "' holds something else than a replay; it was left alone");
+            }
+        }
     }
-    for (const char* suffix : {"", "-wal", "-shm"}) fs::remove(db.string() + suffix);
+    for (const char* suffix : {"", "-wal", "-shm"}) fs::remove(db + suffix);
 }
 
 // The last line that an earlier run sent. Lines are sent in order and in whole
@@ -127,48 +79,121 @@ std::optional<sourced::Message> last_sent(sourced::Store& store) {
 std::int64_t lines_done(sourced::Store& store) {
     std::int64_t lines = 0;
     store.read([&](sourced::Reader& db) {
-        lines = db.row("select min(lines) from (select total(lines) lines from revenue_by_country "
-                       "union all select total(lines) from revenue_by_month "
-                       "union all select total(lines) from invoices)")->integer(0);
+        for (const auto& row : db.query("select min((select total(lines) from invoices), "
+                                        "(select total(state ->> 'lines') from projection_revenue_by_country), "
+                                        "(select total(state ->> 'lines') from projection_revenue_by_month))")) {
+            lines = row.integer(0);
+        }
     });
     return lines;
 }
 
-void throw_if_stopped(sourced::App& app) {
-    for (const auto& group : app.stats().groups) {
-        if (!group.active) throw std::runtime_error("'" + group.name + "' stopped: " + group.reason + " " + group.error_text);
-    }
+std::uintmax_t size_on_disk(const std::string& db) {
+    return fs::file_size(db) + (fs::exists(db + "-wal") ? fs::file_size(db + "-wal") : 0);
 }
 
 int replay(const Settings& settings) {
-    CsvReader reader(settings.input);
-    if (reader.header() != columns) throw std::runtime_error("read '" + settings.input.string() + "': these are not its columns");
+    std::optional<Progress> progress;
+    const auto say = [&](const std::string& text) {
+        if (progress) progress->clear();
+        std::cerr << text << std::endl;
+    };
+    Lines input(settings.input, settings.most_records, [&](std::int64_t line, const std::string& problem) {
+        say("line " + std::to_string(line) + ": " + printable(problem));
+    });
     if (!settings.resume) remove_earlier(settings.db);
 
-    sourced::App app({.path = settings.db.string(), .log = [](const sourced::LogRecord& record) {
-        if (record.level >= sourced::Level::warning) std::cerr << "retail: " << record.text << '\n';
+    sourced::App app({.path = settings.db, .claim_time = 2s, .log = [](const sourced::LogRecord& record) {
+        if (record.level >= sourced::Level::warning) std::cerr << "retail: " + record.text + "\n";
     }});
     add_shop(app);
     const auto last = last_sent(app.store());
-    const auto resume_from = last ? line_number(last->id) : 0;
-    if (last) std::cerr << "resuming after line " << grouped(resume_from) << '\n';
+    const auto resume_from = last ? number_of(last->id) : 0;
+    if (last) say("going on after line " + grouped(resume_from));
 
-    std::int64_t done = lines_done(app.store());
-    Progress progress("lines", done);
+    app.start(settings.workers);
     Totals read;
-    std::int64_t malformed = 0;
-    const auto show = [&](double total) {
-        if (progress.due()) progress.show(done = lines_done(app.store()), total);
+    std::int64_t done = lines_done(app.store());
+    progress.emplace("lines", done);
+    const auto show = [&](double share) {
+        if (!progress->due()) return;
+        for (const auto& group : app.stats().groups) {
+            if (!group.active) throw std::runtime_error("'" + group.name + "' stopped: " + group.error_text);
+        }
+        done = lines_done(app.store());
+        progress->show(done, share > 0 ? static_cast<double>(read.all.lines) / share : 0);
     };
 
-    Record record;
-    const auto next_message = [&]() -> std::optional<sourced::Message> { };
-    app.start(settings.workers);
-    return complete;
+    // Send what was not sent before, in order, never far ahead of the workers.
+    for (bool more = true; more && !stop_asked;) {
+        sourced::Messages batch;
+        while (batch.size() < batch_size && !stop_asked && (more = input.next())) {
+            read.add(input.line());
+            if (input.number() > resume_from) {
+                batch.push_back(input.command());
+            } else if (input.number() == resume_from && input.command().payload != last->payload) {
+                throw std::runtime_error("'" + settings.db + "' holds a replay of another input");
+            }
+        }
+        app.dispatch(std::move(batch));
+        for (show(input.share()); read.all.lines - done > most_ahead && !stop_asked; show(input.share())) {
+            std::this_thread::sleep_for(20ms);
+            done = lines_done(app.store());
+        }
+    }
+    while (!stop_asked && !app.wait_until_idle(50ms)) show(1);
+    app.stop();
+    progress->clear();
+    if (stop_asked) {
+        say("interrupted after " + grouped(lines_done(app.store())) + " lines; the same command with --resume goes on");
+        return interrupted;
+    }
+    if (input.number() < resume_from) {
+        throw std::runtime_error("'" + settings.db + "' holds a replay of a longer input");
+    }
+
+    const auto books = read_books(app.store());
+    const auto messages = app.store().head();
+    print_report(books, messages, progress->seconds(), size_on_disk(settings.db));
+    Check check;
+    check.against(books, read, messages);
+    const bool shipped = fs::path(settings.input).filename().string().starts_with("online-retail.csv");
+    const bool whole = settings.most_records == all_records;
+    if (shipped && whole) check.against_the_shipped_file(books, messages);
+    check.print(shipped && whole);
+    if (input.malformed() > 0) say(grouped(input.malformed()) + " malformed lines were skipped");
+    return !check.passed() ? failed : input.malformed() > 0 ? skipped : complete;
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
-    return 0;
+    // The compiler was told this source file's place, in full or as seen from the build folder.
+    const auto program_folder = fs::canonical("/proc/self/exe").parent_path();
+    const auto source_folder = fs::weakly_canonical(program_folder / __FILE__).parent_path();
+    Settings settings{.input = source_folder / "online-retail.csv.xz", .db = program_folder / "retail.db"};
+
+    CLI::App cli("Replays a shop's order lines through actors and read models.", "retail");
+    cli.add_option("--input", settings.input, "Order lines as CSV, plain or .xz")->capture_default_str();
+    cli.add_option("--db", settings.db, "The file that keeps everything; begun anew unless --resume is given")
+        ->capture_default_str();
+    cli.add_flag("--resume", settings.resume, "Go on where an interrupted replay of the same input ended");
+    cli.add_option("--workers", settings.workers, "Threads that handle messages")->capture_default_str()->check(CLI::Range(1, 64));
+    cli.add_option("--lines", settings.most_records, "Stop after so many lines of input")
+        ->envname("SOURCED_SAMPLE_LINES")
+        ->check(CLI::PositiveNumber);
+    cli.footer(exit_statuses);
+    try {
+        cli.parse(argc, argv);
+    } catch (const CLI::ParseError& error) {
+        return cli.exit(error) == 0 ? complete : usage;
+    }
+
+    stop_on_signals();
+    try {
+        return replay(settings);
+    } catch (const std::exception& error) {
+        std::cerr << "retail: " << error.what() << '\n';
+        return failed;
+    }
 }

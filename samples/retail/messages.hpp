@@ -25,7 +25,7 @@ struct Line {
     [[nodiscard]] Money total() const { return quantity * price; }
     [[nodiscard]] std::string month() const { return sold_at.substr(0, 7); }
 
-    SOURCED_FIELDS(invoice, product, description, quantity, price, sold_at, customer, country)
+    SOURCED_VALUE(invoice, product, description, quantity, price, sold_at, customer, country)
 };
 
 // ---- To an invoice's stream, like invoice-536365 -------------------------------

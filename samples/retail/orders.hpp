@@ -1,4 +1,4 @@
-// From a record of the shop's file to a command.
+// From the shop's file to commands.
 #pragma once
 
 #include "csv.hpp"
@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <charconv>
 #include <chrono>
+#include <functional>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -101,5 +102,89 @@ inline std::int64_t number(std::string_view text) {
             .customer = parse_customer(fields[6]),
             .country = fields[7]};
 }
+
+/// The id of the command that line `number` becomes: the same in every replay, so that none is ever recorded twice.
+/// Laid out as a UUID of version 7, one millisecond a line from the shop's first sale on: ids sort as the lines do.
+[[nodiscard]] inline sourced::Id id_of(std::int64_t number) {
+    constexpr std::int64_t first_sale = 1'291'191'960'000;  // 2010-12-01 08:26, in milliseconds
+    sourced::Id::Bytes bytes{};
+    const auto put = [&](std::size_t from, std::size_t size, std::int64_t value) {
+        for (auto at = from + size; at-- > from; value >>= 8) bytes[at] = static_cast<std::uint8_t>(value & 0xFF);
+    };
+    put(0, 6, first_sale + number);
+    put(8, 8, number);
+    bytes[6] = 0x70;  // version
+    bytes[8] = 0x80;  // variant
+    return sourced::Id(bytes);
+}
+
+/// The line that an id was made for.
+[[nodiscard]] inline std::int64_t number_of(const sourced::Id& id) {
+    std::int64_t number = 0;
+    for (std::size_t at = 9; at < 16; ++at) number = number * 256 + id.bytes()[at];
+    return number;
+}
+
+/// The order lines of a file in order; malformed ones are reported and left out.
+///
+///     Lines lines(path, most, report);
+///     while (lines.next()) batch.push_back(lines.command());
+class Lines {
+public:
+    /// Told of each malformed line: where it begins in the file, and what is wrong.
+    using Report = std::function<void(std::int64_t line, const std::string& problem)>;
+
+    /// Throws std::runtime_error when the file cannot be read or has other columns.
+    Lines(const std::filesystem::path& path, std::int64_t most, Report report)
+        : reader_(path), most_(most), report_(std::move(report)) {
+        if (reader_.header() != columns) {
+            throw std::runtime_error("read '" + path.string() + "': its first line does not name the columns InvoiceNo, " +
+                                     "StockCode, Description, Quantity, InvoiceDate, UnitPrice, CustomerID, Country");
+        }
+    }
+
+    /// Goes to the next line that is in order; false at the end.
+    bool next() {
+        while (record_.number < most_ && reader_.next(record_)) {
+            try {
+                if (!record_.problem.empty()) throw std::invalid_argument(record_.problem);
+                line_ = parse_line(record_.fields);
+                command_ = sourced::Message(RecordLine{line_}).to("invoice-" + line_.invoice).with_id(id_of(record_.number));
+                return true;
+            } catch (const std::invalid_argument& problem) {
+                skip(problem.what());
+            } catch (const sourced::Invalid& problem) {  // text that is no UTF-8
+                skip(problem.problems().front().text);
+            }
+        }
+        return false;
+    }
+
+    [[nodiscard]] const Line& line() const noexcept { return line_; }
+    /// What it becomes, addressed to its invoice.
+    [[nodiscard]] const sourced::Message& command() const noexcept { return command_; }
+    /// The record's number in the file; at the end, how many there were.
+    [[nodiscard]] std::int64_t number() const noexcept { return record_.number; }
+    /// Lines that were left out.
+    [[nodiscard]] std::int64_t malformed() const noexcept { return malformed_; }
+    /// How much of the input has been read, 0 to 1; 0 when nobody knows.
+    [[nodiscard]] double share() const noexcept {
+        return std::max(reader_.share(), static_cast<double>(record_.number) / static_cast<double>(most_));
+    }
+
+private:
+    void skip(const std::string& problem) {
+        ++malformed_;
+        report_(record_.line, problem);
+    }
+
+    CsvReader reader_;
+    std::int64_t most_;
+    Report report_;
+    Record record_;
+    Line line_;
+    sourced::Message command_;
+    std::int64_t malformed_ = 0;
+};
 
 }  // namespace retail

@@ -775,6 +775,19 @@ public:
         }
     }
 
+    /// The engine's own effects and then the user's, both or neither.
+    template <class Effects>
+    void run_sync_apart(const Effects& effects, const std::function<void(Transaction&)>& sync) {
+        run_user_apart([&](Transaction& transaction) {
+            {
+                const UserMode mode(*this, false);
+                effects();
+                flush();
+            }
+            sync(transaction);
+        });
+    }
+
     // ---- groups
 
     [[nodiscard]] Group& group(std::int64_t id) {
@@ -914,7 +927,10 @@ public:
         if (seq != direct.decided_on && (!head || evolved_since(*head, direct.decided_on, direct.evolves))) {
             return {DirectOutcome::Result::conflict, {}};
         }
-        const Appended appended = append(direct.stream, direct.messages, any_seq);
+        Appended appended;
+        const auto effects = [&] { appended = append(direct.stream, direct.messages, any_seq); };
+        if (direct.sync) run_sync_apart(effects, direct.sync);
+        else effects();
         if (appended.repeated) return {DirectOutcome::Result::done, appended};
         head = find_head(direct.stream);
         offset = &make_offset({group.id, head->id}, appended.first_position - 1);
@@ -1550,14 +1566,7 @@ private:
             }
         };
         if (handled.sync) {
-            run_user_apart([&](Transaction& transaction) {
-                {
-                    const UserMode mode(*this, false);
-                    effects();
-                    flush();
-                }
-                handled.sync(transaction);
-            });
+            run_sync_apart(effects, handled.sync);
             offset = find_offset(key);
         } else {
             effects();

@@ -135,7 +135,8 @@ std::string contents(const std::string& db) {
              {"select s.name, t.name, m.payload, 1 from sourced_messages m join sourced_streams s on s.id = m.stream "
               "join sourced_types t on t.id = m.type order by 1, 2, 3",
               "select s.name, m.payload, m.seq, 1 from sourced_messages m join sourced_streams s on s.id = m.stream "
-              "join sourced_types t on t.id = m.type where t.name = 'invoice.line_recorded' order by s.name, m.position",
+              "join sourced_types t on t.id = m.type where t.name = 'invoice.line_recorded' order by s.name, "
+              "m.position",
               "select id, lines, total, cancelled from invoices order by 1",
               "select id, state, 1, 1 from projection_revenue_by_country order by 1",
               "select id, state, 1, 1 from projection_revenue_by_month order by 1",
@@ -171,8 +172,8 @@ struct Shop {
                 const int quantity = cancels ? -1 - upto(9) : 1 + upto(99);
                 const int pence = upto(10000);
                 csv += invoice + ",P" + std::to_string(upto(100)) + ",\"SOMETHING, \"\"NICE\"\"\"," +
-                       std::to_string(quantity) + ",2010-" + month + "-01 08:26:00," + std::to_string(pence / 100) + "." +
-                       std::to_string(100 + pence % 100).substr(1) + "," + customer + "," + country + "\n";
+                       std::to_string(quantity) + ",2010-" + month + "-01 08:26:00," + std::to_string(pence / 100) +
+                       "." + std::to_string(100 + pence % 100).substr(1) + "," + customer + "," + country + "\n";
                 total += std::int64_t{quantity} * pence * 10;
             }
         }
@@ -192,7 +193,8 @@ void check_books(const std::string& db, const Shop& shop) {
     CHECK(number(db, "select sum(total) from invoices") == sourced::Value(shop.total));
     CHECK(number(db, "select sum(state ->> 'total') from projection_revenue_by_country") == sourced::Value(shop.total));
     CHECK(number(db, "select sum(state ->> 'total') from projection_revenue_by_month") == sourced::Value(shop.total));
-    CHECK(number(db, "select sum(state ->> 'invoices') from projection_customers") == sourced::Value(shop.known_customers));
+    CHECK(number(db, "select sum(state ->> 'invoices') from projection_customers") ==
+          sourced::Value(shop.known_customers));
     CHECK(number(db, "select max(position) from sourced_messages") ==
           sourced::Value(2 * (shop.lines + shop.known_customers)));
     for (const auto& violation : sourced::verify(db)) FAIL_CHECK(violation.invariant, ": ", violation.text);
@@ -219,9 +221,12 @@ using Strings = std::vector<std::string>;
 
 // ---- CSV -----------------------------------------------------------------------
 
-TEST_CASE("CsvReader: quotes, commas, line breaks, CRLF, blank lines and a byte order mark are read as RFC 4180 has them") {
+TEST_CASE(
+    "CsvReader: quotes, commas, line breaks, CRLF, blank lines and a byte order mark are read as RFC 4180 has them") {
     const Folder folder;
-    const auto path = folder.write("a.csv", "\xEF\xBB\xBF" "a,b\r\n1,\"x \"\"y\"\", \nz\"\r\n\r\n,\n\"\",\"\"\n5,end");
+    const auto path = folder.write("a.csv",
+                                   "\xEF\xBB\xBF"
+                                   "a,b\r\n1,\"x \"\"y\"\", \nz\"\r\n\r\n,\n\"\",\"\"\n5,end");
     CHECK(records(path) == Strings{"1@2:[1][x \"y\", \nz]", "2@5:[][]", "3@6:[][]", "4@7:[5][end]"});
     CHECK(retail::CsvReader(path).header() == Strings{"a", "b"});
 }
@@ -237,8 +242,9 @@ TEST_CASE("CsvReader: a malformed record costs its own line and none of the next
 
 TEST_CASE("CsvReader: an endless record is given up after 64 KB, and the next line is read") {
     const Folder folder;
-    const auto path = folder.write("a.csv", "a,b\n1,\"" + std::string(300'000, 'x') + "\n2," + std::string(100'000, 'y') +
-                                                "\n3,\"" + std::string(60'000, 'z') + "\"\n4,5\n");
+    const auto path =
+        folder.write("a.csv", "a,b\n1,\"" + std::string(300'000, 'x') + "\n2," + std::string(100'000, 'y') + "\n3,\"" +
+                                  std::string(60'000, 'z') + "\"\n4,5\n");
     const auto found = records(path);
     REQUIRE(found.size() == 4);
     CHECK(found[0] == "1@2:longer than 65536 bytes");
@@ -253,7 +259,8 @@ TEST_CASE("CsvReader: a compressed file reads as the plain one does, in several 
     const auto plain = records(folder.write("a.csv", shop.csv));
     CHECK(records(folder.write("a.csv.xz", compressed(shop.csv))) == plain);
     const auto half = shop.csv.size() / 2;
-    CHECK(records(folder.write("b", compressed(shop.csv.substr(0, half)) + compressed(shop.csv.substr(half)))) == plain);
+    CHECK(records(folder.write("b", compressed(shop.csv.substr(0, half)) + compressed(shop.csv.substr(half)))) ==
+          plain);
 }
 
 TEST_CASE("CsvReader: a file that cannot be read says which and why") {
@@ -310,7 +317,8 @@ TEST_CASE("Order lines: what a field should hold and what it does hold is said")
     CHECK(with(0, "C536365").empty());
     CHECK(with(0, "") == "InvoiceNo: expected a number, after C for a cancellation or A for an adjustment, found ''");
     CHECK(with(3, "six") == "Quantity: expected an integer below a million, found 'six'");
-    CHECK(with(4, "2010-02-30 08:26:00") == "InvoiceDate: expected a time like 2010-12-01 08:26:00, found '2010-02-30 08:26:00'");
+    CHECK(with(4, "2010-02-30 08:26:00") ==
+          "InvoiceDate: expected a time like 2010-12-01 08:26:00, found '2010-02-30 08:26:00'");
     CHECK(with(6, "17850.5") == "CustomerID: expected a number or nothing, found '17850.5'");
     CHECK(with(7, "") == "Country: expected a country, found ''");
 }
@@ -338,19 +346,20 @@ TEST_CASE("Numbers: are shown in groups of three digits") {
 
 TEST_CASE("Retail: a small file ends in the numbers that a person would count") {
     const Folder folder;
-    const auto input = folder.write("in.csv", header +
-        "536365,85123A,\"HOLDER, WHITE\",6,2010-12-01 08:26:00,2.55,17850.0,United Kingdom\n"
-        "536365,71053,LANTERN,2,2010-12-01 08:26:00,3.395,17850.0,United Kingdom\n"
-        "536366,71053,LANTERN,1,2011-01-01 08:28:00,3.395,,France\n"
-        "C536367,71053,LANTERN,-1,2011-01-02 08:28:00,3.395,17850.0,United Kingdom\n");
+    const auto input =
+        folder.write("in.csv", header +
+                                   "536365,85123A,\"HOLDER, WHITE\",6,2010-12-01 08:26:00,2.55,17850.0,United Kingdom\n"
+                                   "536365,71053,LANTERN,2,2010-12-01 08:26:00,3.395,17850.0,United Kingdom\n"
+                                   "536366,71053,LANTERN,1,2011-01-01 08:28:00,3.395,,France\n"
+                                   "C536367,71053,LANTERN,-1,2011-01-02 08:28:00,3.395,17850.0,United Kingdom\n");
     Run run(folder, {"--input", input, "--db", folder / "db"});
     CHECK_MESSAGE(run.status() == 0, run.out(), run.err());
     CHECK(run.out().find("3 invoices, 1 of them cancellations; 1 customers") != std::string::npos);
-    CHECK(contents(folder / "db").ends_with(
-        "invoice-536365|2|22090|0|\ninvoice-536366|1|3395|0|\ninvoice-C536367|1|-3395|1|\n"
-        "France|{\"lines\":1,\"total\":3395}|1|1|\nUnited Kingdom|{\"lines\":3,\"total\":18695}|1|1|\n"
-        "2010-12|{\"lines\":2,\"total\":22090}|1|1|\n2011-01|{\"lines\":2,\"total\":0}|1|1|\n"
-        "customer-17850|2|1|1|\n"));
+    CHECK(contents(folder / "db")
+              .ends_with("invoice-536365|2|22090|0|\ninvoice-536366|1|3395|0|\ninvoice-C536367|1|-3395|1|\n"
+                         "France|{\"lines\":1,\"total\":3395}|1|1|\nUnited Kingdom|{\"lines\":3,\"total\":18695}|1|1|\n"
+                         "2010-12|{\"lines\":2,\"total\":22090}|1|1|\n2011-01|{\"lines\":2,\"total\":0}|1|1|\n"
+                         "customer-17850|2|1|1|\n"));
     CHECK(number(folder / "db", "select max(position) from sourced_messages") == sourced::Value(std::int64_t{12}));
 }
 
@@ -365,12 +374,14 @@ TEST_CASE("Retail: lines that are exact duplicates are all counted") {
 
 TEST_CASE("Retail: malformed lines are reported by number and skipped, and the exit status says so") {
     const Folder folder;
-    const auto input = folder.write("in.csv", header +
-        "536365,71053,LANTERN,2,2010-12-01 08:26:00,3.395,17850.0,United Kingdom\n"
-        "536365,71053,LANTERN,two,2010-12-01 08:26:00,3.395,17850.0,United Kingdom\n"
-        "536365,71053,\"LANTERN,2,2010-12-01 08:26:00,3.395,17850.0,United Kingdom\n"
-        "536365,71053,LANT\xFF" "ERN,2,2010-12-01 08:26:00,3.395,17850.0,United Kingdom\n"
-        "536366,71053,LANTERN,1,2010-12-01 08:28:00,3.395,,\x1b[31mFrance\n");
+    const auto input =
+        folder.write("in.csv", header +
+                                   "536365,71053,LANTERN,2,2010-12-01 08:26:00,3.395,17850.0,United Kingdom\n"
+                                   "536365,71053,LANTERN,two,2010-12-01 08:26:00,3.395,17850.0,United Kingdom\n"
+                                   "536365,71053,\"LANTERN,2,2010-12-01 08:26:00,3.395,17850.0,United Kingdom\n"
+                                   "536365,71053,LANT\xFF"
+                                   "ERN,2,2010-12-01 08:26:00,3.395,17850.0,United Kingdom\n"
+                                   "536366,71053,LANTERN,1,2010-12-01 08:28:00,3.395,,\x1b[31mFrance\n");
     Run run(folder, {"--input", input, "--db", folder / "db"});
     CHECK_MESSAGE(run.status() == 3, run.out(), run.err());
     CHECK(run.err().find("line 3: Quantity: expected an integer below a million, found 'two'") != std::string::npos);
@@ -392,7 +403,8 @@ TEST_CASE("Retail: input that cannot be read is a clear error, and the earlier r
         return run.err();
     };
     CHECK(fails(folder / "none.csv") == "retail: read '" + folder / "none.csv" + "': No such file or directory\n");
-    CHECK(fails(folder.write("other.csv", "a,b\n1,2\n")).find("does not name the columns InvoiceNo,") != std::string::npos);
+    CHECK(fails(folder.write("other.csv", "a,b\n1,2\n")).find("does not name the columns InvoiceNo,") !=
+          std::string::npos);
     check_books(folder / "db", shop);
 }
 

@@ -639,3 +639,279 @@ TEST_CASE("Clock: a retry waits for its time, and a clock that jumps ahead bring
     now += 25h;
     CHECK(store->exchange(step).claims.size() == 1);
 }
+
+// ==== Storms ===================================================================
+
+namespace {
+
+struct Deposit {
+    std::int64_t amount = 0;
+
+    SOURCED_COMMAND("account.deposit", amount)
+};
+struct Deposited {
+    std::int64_t amount = 0;
+
+    SOURCED_EVENT("account.deposited", amount)
+};
+struct Notify {
+    std::string account;
+
+    SOURCED_COMMAND("notice.notify", account)
+};
+struct Notified {
+    std::string account;
+
+    SOURCED_EVENT("notice.notified", account)
+};
+
+struct AccountState {
+    std::int64_t count = 0;
+};
+
+/// One event for each deposit, and a notice for every fourth amount.
+struct Account : Actor<AccountState> {
+    Account() : Actor("account") {
+        command([](const AccountState&, const Deposit& deposit) { return Deposited{deposit.amount}; });
+        event([](AccountState& account, const Deposited&) { ++account.count; });
+        reaction([](const Deposited& deposited) -> std::optional<Dispatch> {
+            if (deposited.amount % 4 != 0) return std::nullopt;
+            return dispatch(Notify{std::to_string(deposited.amount)}).to("notices-" + std::to_string(deposited.amount % 12));
+        });
+    }
+};
+
+struct Notices : Actor<std::monostate> {
+    Notices() : Actor("notices") {
+        command([](const std::monostate&, const Notify& notify) { return Notified{notify.account}; });
+    }
+};
+
+struct Total {
+    std::int64_t count = 0;
+    std::int64_t sum = 0;
+};
+
+struct Totals : Projector<Total> {
+    Totals() : Projector("totals") {
+        state([](std::string_view id, Reader& db) {
+            const auto row = db.row("SELECT count, sum FROM totals WHERE account = ?", id);
+            return row ? Total{row->integer(0), row->integer(1)} : Total{};
+        });
+        event([](Total& total, const Deposited& deposited) {
+            ++total.count;
+            total.sum += deposited.amount;
+        });
+        sync([](const Total& total, std::string_view id, Transaction& db) {
+            db.execute("INSERT OR REPLACE INTO totals VALUES(?, ?, ?)", id, total.count, total.sum);
+        });
+        on_install([](Transaction& db) {
+            db.execute("CREATE TABLE IF NOT EXISTS totals(account TEXT PRIMARY KEY, count INTEGER, sum INTEGER)");
+        });
+    }
+};
+
+constexpr auto storm_claim_time = 150ms;
+constexpr int accounts = 24;
+
+Options storm_options(const std::string& path) {
+    Options options;
+    options.path = path;
+    options.claim_time = storm_claim_time;
+    options.claim_count = 4;
+    options.batch_size = 8;
+    options.busy_timeout = 30s;
+    options.checkpoint_bytes = 1 << 18;  // so that many die in the middle of a checkpoint
+    return options;
+}
+
+void add_all(App& app) {
+    app.add<Account>();
+    app.add<Notices>();
+    app.add<Totals>();
+}
+
+/// What was acknowledged, outside the file: one id a line, each written at once, so that it survives its writer.
+class Ledger {
+public:
+    explicit Ledger(const std::string& path)
+        : file_(::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600)), path_(path) {}
+    Ledger(const Ledger&) = delete;
+    Ledger& operator=(const Ledger&) = delete;
+    ~Ledger() { ::close(file_); }
+
+    void note(const Id& id) {
+        const std::string line = id.to_string() + '\n';
+        REQUIRE(::write(file_, line.data(), line.size()) == static_cast<ssize_t>(line.size()));
+    }
+    [[nodiscard]] std::vector<Id> ids() const {
+        std::vector<Id> ids;
+        std::ifstream file(path_);
+        for (std::string line; std::getline(file, line);) ids.push_back(Id::parse(line));
+        return ids;
+    }
+
+private:
+    int file_;
+    std::string path_;
+};
+
+void deposit(App& app, Ledger& ledger, std::mt19937_64& random) {
+    const auto stream = "account-" + std::to_string(random() % accounts);
+    ledger.note(app.dispatch(stream, Deposit{static_cast<std::int64_t>(random() % 1000)}).id);
+}
+
+/// Processes that deposit and handle at once, on one file.
+class Storm {
+public:
+    explicit Storm(std::uint64_t seed) : random_(seed), ledger_(directory_.file("ledger")) {}
+
+    void start(std::size_t processes) {
+        while (children_.size() < processes) children_.push_back(spawn());
+    }
+    [[nodiscard]] Child& any() { return *children_[random_() % children_.size()]; }
+    /// Kills one at random, whatever it is doing, and starts another.
+    void kill_one() {
+        auto& child = children_[random_() % children_.size()];
+        child.reset();
+        child = spawn();
+    }
+    void kill_all() { children_.clear(); }
+
+    /// Deposits from here too, for a random time.
+    void deposit_for(std::chrono::milliseconds at_most) {
+        if (!app_) {
+            app_ = std::make_unique<App>(storm_options(path()));
+            add_all(*app_);
+        }
+        const auto wait = std::chrono::microseconds(random_() % static_cast<std::uint64_t>(at_most / 1us));
+        const auto until = std::chrono::steady_clock::now() + wait;
+        while (std::chrono::steady_clock::now() < until) {
+            deposit(*app_, ledger_, random_);
+            ::poll(nullptr, 0, 2);
+        }
+    }
+
+    /// After the last fault: all is handled in time, and nothing is lost, doubled or out of order.
+    void check() {
+        app_.reset();
+        const auto begun = std::chrono::steady_clock::now();
+        {
+            App app(storm_options(path()));
+            add_all(app);
+            app.start(2);
+            const auto longest = (storm_claim_time + 2s) * (support::sanitized ? 10 : 1);
+            CHECK(app.wait_until_idle(longest));
+            CHECK(std::chrono::steady_clock::now() - begun < longest);
+            app.stop();
+            for (const auto& group : app.stats().groups) {
+                CAPTURE(group.name);
+                CHECK(group.lag == 0);
+                CHECK(group.active);
+                CHECK(group.reason == "");
+            }
+        }
+        const auto acknowledged = ledger_.ids();
+        MESSAGE(acknowledged.size() << " commands acknowledged");
+        CHECK(acknowledged.size() > 100);
+        CHECK(violations(path(), {.acknowledged = acknowledged}) == "");
+
+        const auto store = open_store({.path = path()});
+        std::map<std::string, std::vector<std::string>> commands;  // by stream
+        std::map<std::string, std::vector<std::string>> outcomes;
+        std::map<std::string, std::string> payloads;
+        std::vector<std::string> to_notify;
+        std::vector<std::string> notified;
+        std::map<std::string, Total> folded;
+        store->read_log({}, [&](Message& found) {
+            if (found.kind == Kind::command) {
+                commands[found.stream].push_back(found.id.to_string());
+                payloads[found.id.to_string()] = found.payload;
+            } else {
+                outcomes[found.stream].push_back(found.causation.to_string());
+                CHECK(payloads[found.causation.to_string()] == found.payload);
+            }
+            if (found.type == "account.deposited") {
+                const auto amount = found.as<Deposited>().amount;
+                Total& total = folded[found.stream];
+                ++total.count;
+                total.sum += amount;
+                if (amount % 4 == 0) to_notify.push_back(found.id.to_string());
+            }
+            if (found.type == "notice.notify") notified.push_back(found.causation.to_string());
+            return true;
+        });
+        CHECK(commands == outcomes);  // one each, in the order of the commands
+        std::sort(to_notify.begin(), to_notify.end());
+        std::sort(notified.begin(), notified.end());
+        CHECK(to_notify == notified);
+        store->read([&](Reader& db) {
+            const auto rows = db.query("SELECT account, count, sum FROM totals");
+            CHECK(rows.size() == folded.size());
+            for (const auto& row : rows) {
+                CHECK(row.integer(1) == folded[row.text(0)].count);
+                CHECK(row.integer(2) == folded[row.text(0)].sum);
+            }
+        });
+    }
+
+    [[nodiscard]] std::string path() const { return directory_.file(); }
+
+private:
+    std::unique_ptr<Child> spawn() {
+        const std::vector<std::string> arguments{path(), directory_.file("ledger"), std::to_string(random_())};
+        return std::make_unique<Child>("storm", arguments);
+    }
+
+    std::mt19937_64 random_;
+    TemporaryDirectory directory_;
+    Ledger ledger_;
+    std::vector<std::unique_ptr<Child>> children_;
+    std::unique_ptr<App> app_;
+};
+
+}  // namespace
+
+TEST_CASE("child: storm" * doctest::skip()) {
+    const auto arguments = Child::arguments();
+    App app(storm_options(arguments.at(0)));
+    add_all(app);
+    app.start(2);
+    Ledger ledger(arguments.at(1));
+    std::mt19937_64 random(std::stoull(arguments.at(2)));
+    pollfd parent{STDIN_FILENO, POLLIN, 0};
+    while (::poll(&parent, 1, static_cast<int>(random() % 6)) == 0) deposit(app, ledger, random);  // until we are killed
+}
+
+TEST_CASE("Kill storm: processes die at any moment, and every acknowledged command has its effects exactly once") {
+    const char* given = std::getenv("SOURCED_STORM_SECONDS");
+    const auto duration = std::chrono::seconds(given && *given ? std::stoi(given) : 20);
+    Storm storm(330);
+    storm.start(6);
+    int kills = 0;
+    const auto end = std::chrono::steady_clock::now() + duration;
+    while (std::chrono::steady_clock::now() < end) {
+        storm.deposit_for(90ms);
+        storm.kill_one();
+        ++kills;
+    }
+    storm.kill_all();
+    MESSAGE(kills << " kills in " << duration.count() << " s");
+    CHECK(kills >= duration.count() * (support::sanitized ? 2 : 15));
+    storm.check();
+}
+
+TEST_CASE("Zombie storm: processes are stopped past their claims' expiry and go on, and nothing is doubled or out of order") {
+    Storm storm(3836);
+    storm.start(3);
+    for (int i = 0; i < 10; ++i) {
+        Child& zombie = storm.any();
+        storm.deposit_for(100ms);
+        zombie.signal(SIGSTOP);
+        const auto until = std::chrono::steady_clock::now() + 2 * storm_claim_time + 50ms;
+        while (std::chrono::steady_clock::now() < until) storm.deposit_for(20ms);
+        zombie.signal(SIGCONT);
+    }
+    storm.kill_all();
+    storm.check();
+}

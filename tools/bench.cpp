@@ -76,30 +76,27 @@ struct Cart : sourced::Actor<CartState> {
 };
 
 struct Total {
-    std::string id;
     std::int64_t events = 0;
     std::int64_t sum = 0;
 };
 
 struct Totals : sourced::Projector<Total> {
     Totals() : Projector("totals") {
+        on_install([](sourced::Transaction& transaction) {
+            transaction.execute(
+                "create table if not exists totals (id text primary key, events integer, sum integer) without rowid");
+        });
         state([](std::string_view id, sourced::Reader& reader) {
-            Total total{.id = std::string(id)};
-            if (const auto row = reader.row("select events, sum from totals where id = ?", id)) {
-                total.events = row->integer(0);
-                total.sum = row->integer(1);
-            }
-            return total;
+            const auto row = reader.row("select events, sum from totals where id = ?", id);
+            return row ? Total{row->integer(0), row->integer(1)} : Total{};
         });
         event([](Total& total, const ItemAdded& added) {
             ++total.events;
             total.sum += added.price;
         });
-        sync([](const Total& total, sourced::Transaction& transaction) {
-            transaction.execute(
-                "insert into totals (id, events, sum) values (?, ?, ?)"
-                " on conflict (id) do update set events = excluded.events, sum = excluded.sum",
-                total.id, total.events, total.sum);
+        sync([](const Total& total, std::string_view id, sourced::Transaction& transaction) {
+            transaction.execute("insert or replace into totals (id, events, sum) values (?, ?, ?)", id, total.events,
+                                total.sum);
         });
     }
 };
@@ -541,10 +538,6 @@ Sample project(const Place& place) {
     {
         const auto store = open_store(place);
         fill(*store, many_streams, projected / many_streams, true);
-        store->transaction([](sourced::Transaction& transaction) {
-            transaction.execute(
-                "create table totals (id text primary key, events integer, sum integer) strict, without rowid");
-        });
     }
     sourced::App app(options(place));
     const Stopwatch watch;

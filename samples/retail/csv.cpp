@@ -15,7 +15,8 @@ namespace retail {
 // The bytes of the file, decompressed on the way.
 class CsvReader::Source {
 public:
-    explicit Source(const std::filesystem::path& path) : name_(path.string()), file_(std::fopen(path.c_str(), "rb"), &std::fclose) {
+    explicit Source(const std::filesystem::path& path)
+        : name_(path.string()), file_(std::fopen(path.c_str(), "rb"), &std::fclose) {
         if (!file_) fail(std::strerror(errno));
         std::error_code unknown;
         if (const auto size = std::filesystem::file_size(path, unknown); !unknown) size_ = static_cast<double>(size);
@@ -47,7 +48,9 @@ public:
     }
 
     [[nodiscard]] double share() const noexcept { return size_ > 0 ? std::min(1.0, taken_ / size_) : 0; }
-    [[noreturn]] void fail(const std::string& found) const { throw std::runtime_error("read '" + name_ + "': " + found); }
+    [[noreturn]] void fail(const std::string& found) const {
+        throw std::runtime_error("read '" + name_ + "': " + found);
+    }
 
 private:
     void read_chunk() {
@@ -70,12 +73,12 @@ private:
 
     void decompress() {
         switch (lzma_code(&stream_, at_end_ ? LZMA_FINISH : LZMA_RUN)) {
-            case LZMA_OK: return;
-            case LZMA_STREAM_END: ended_ = true; return;
-            case LZMA_BUF_ERROR: fail("the compressed data is cut off");
-            case LZMA_MEM_ERROR:
-            case LZMA_MEMLIMIT_ERROR: fail("not enough memory to decompress it");
-            default: fail("the compressed data is damaged");
+        case LZMA_OK: return;
+        case LZMA_STREAM_END: ended_ = true; return;
+        case LZMA_BUF_ERROR: fail("the compressed data is cut off");
+        case LZMA_MEM_ERROR:
+        case LZMA_MEMLIMIT_ERROR: fail("not enough memory to decompress it");
+        default: fail("the compressed data is damaged");
         }
     }
 

@@ -55,8 +55,8 @@ private:
 
     std::unique_ptr<Source> source_;
     std::vector<std::string> header_;
-    std::string window_;      // text that was read and is not yet passed
-    std::size_t begin_ = 0;   // where in it the next record begins
+    std::string window_;     // text that was read and is not yet passed
+    std::size_t begin_ = 0;  // where in it the next record begins
     std::int64_t number_ = 0;
     std::int64_t line_ = 1;
 };

@@ -27,7 +27,8 @@ namespace {
 // What the program's exit status says.
 enum Exit : int { complete = 0, failed = 1, usage = 2, skipped = 3, interrupted = 130 };
 constexpr const char* exit_statuses =
-    "Exit status: 0 complete and checked, 1 failed, 2 wrong arguments, 3 complete but for malformed lines, 130 interrupted.";
+    "Exit status: 0 complete and checked, 1 failed, 2 wrong arguments,\n"
+    "3 complete but for malformed lines, 130 interrupted.";
 
 constexpr std::size_t batch_size = 500;      // commands in one transaction
 constexpr std::int64_t most_ahead = 20'000;  // lines sent and not yet in the read models: bounds the work in hand
@@ -56,9 +57,9 @@ void stop_on_signals() {
 void remove_earlier(const std::string& db) {
     if (!fs::exists(db)) return;
     if (fs::file_size(db) > 0) {
+        const std::set<std::string> ours{"invoice",  "revenue_by_country", "customer",
+                                         "invoices", "revenue_by_month",   "customers"};
         for (const auto& group : sourced::open_store({.path = db})->stats().groups) {
-            const std::set<std::string> ours{"invoice",           "customer",         "invoices",
-                                             "revenue_by_country", "revenue_by_month", "customers"};
             if (!ours.contains(group.name)) {
                 throw std::runtime_error("'" + db + "' holds something else than a replay; it was left alone");
             }
@@ -92,6 +93,10 @@ std::uintmax_t size_on_disk(const std::string& db) {
     return fs::file_size(db) + (fs::exists(db + "-wal") ? fs::file_size(db + "-wal") : 0);
 }
 
+void show_warning(const sourced::LogRecord& record) {
+    if (record.level >= sourced::Level::warning) std::cerr << "retail: " + printable(record.text) + "\n";
+}
+
 int replay(const Settings& settings) {
     std::optional<Progress> progress;
     const auto say = [&](const std::string& text) {
@@ -103,9 +108,7 @@ int replay(const Settings& settings) {
     });
     if (!settings.resume) remove_earlier(settings.db);
 
-    sourced::App app({.path = settings.db, .claim_time = 2s, .log = [](const sourced::LogRecord& record) {
-        if (record.level >= sourced::Level::warning) std::cerr << "retail: " + record.text + "\n";
-    }});
+    sourced::App app({.path = settings.db, .claim_time = 2s, .log = show_warning});
     add_shop(app);
     const auto last = last_sent(app.store());
     const auto resume_from = last ? number_of(last->id) : 0;
@@ -178,7 +181,9 @@ int main(int argc, char** argv) {
     cli.add_option("--db", settings.db, "The file that keeps everything; begun anew unless --resume is given")
         ->capture_default_str();
     cli.add_flag("--resume", settings.resume, "Go on where an interrupted replay of the same input ended");
-    cli.add_option("--workers", settings.workers, "Threads that handle messages")->capture_default_str()->check(CLI::Range(1, 64));
+    cli.add_option("--workers", settings.workers, "Threads that handle messages")
+        ->capture_default_str()
+        ->check(CLI::Range(1, 64));
     cli.add_option("--lines", settings.most_records, "Stop after so many lines of input")
         ->envname("SOURCED_SAMPLE_LINES")
         ->check(CLI::PositiveNumber);

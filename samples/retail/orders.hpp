@@ -41,7 +41,8 @@ inline std::int64_t number(std::string_view text) {
 /// "-12" as -12. At most six digits, so that no total ever overflows.
 [[nodiscard]] inline std::int64_t parse_quantity(std::string_view text) {
     const auto unsigned_text = text.substr(text.starts_with('-') ? 1 : 0);
-    if (!detail::digits(unsigned_text) || unsigned_text.size() > 6) detail::refuse(3, "an integer below a million", text);
+    if (!detail::digits(unsigned_text) || unsigned_text.size() > 6)
+        detail::refuse(3, "an integer below a million", text);
     return detail::number(text);
 }
 
@@ -138,7 +139,8 @@ public:
     Lines(const std::filesystem::path& path, std::int64_t most, Report report)
         : reader_(path), most_(most), report_(std::move(report)) {
         if (reader_.header() != columns) {
-            throw std::runtime_error("read '" + path.string() + "': its first line does not name the columns InvoiceNo, " +
+            throw std::runtime_error("read '" + path.string() +
+                                     "': its first line does not name the columns InvoiceNo, " +
                                      "StockCode, Description, Quantity, InvoiceDate, UnitPrice, CustomerID, Country");
         }
     }
@@ -149,7 +151,8 @@ public:
             try {
                 if (!record_.problem.empty()) throw std::invalid_argument(record_.problem);
                 line_ = parse_line(record_.fields);
-                command_ = sourced::Message(RecordLine{line_}).to("invoice-" + line_.invoice).with_id(id_of(record_.number));
+                command_ =
+                    sourced::Message(RecordLine{line_}).to("invoice-" + line_.invoice).with_id(id_of(record_.number));
                 return true;
             } catch (const std::invalid_argument& problem) {
                 skip(problem.what());

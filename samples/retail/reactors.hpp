@@ -51,8 +51,9 @@ struct InvoiceRow {
 struct Invoices : sourced::Projector<InvoiceRow> {
     Invoices() : Projector("invoices") {
         on_install([](sourced::Transaction& db) {
-            db.execute("create table if not exists invoices(id text primary key, lines integer not null, "
-                       "total integer not null, cancelled integer not null) strict, without rowid");
+            db.execute(
+                "create table if not exists invoices(id text primary key, lines integer not null, "
+                "total integer not null, cancelled integer not null) strict, without rowid");
         });
 
         state([](std::string_view stream, sourced::Reader& db) {

@@ -46,12 +46,13 @@ struct Books {
 [[nodiscard]] inline Books read_books(sourced::Store& store) {
     Books books;
     store.read([&](sourced::Reader& db) {
-        for (const auto& row : db.query("select id, state ->> 'lines', state ->> 'total' from projection_revenue_by_country")) {
+        const std::string revenue = "select id, state ->> 'lines', state ->> 'total' from projection_revenue_by_";
+        for (const auto& row : db.query(revenue + "country")) {
             books.totals.countries[row.text(0)] = {row.integer(1), row.integer(2)};
             books.totals.all.lines += row.integer(1);
             books.totals.all.revenue += row.integer(2);
         }
-        for (const auto& row : db.query("select id, state ->> 'lines', state ->> 'total' from projection_revenue_by_month")) {
+        for (const auto& row : db.query(revenue + "month")) {
             books.totals.months[row.text(0)] = {row.integer(1), row.integer(2)};
         }
         const auto sums = db.query("select count(*), sum(cancelled), sum(lines), sum(total) from invoices").front();
@@ -77,8 +78,8 @@ inline void print_report(const Books& books, std::int64_t messages, double secon
     std::multimap<Money, std::string, std::greater<>> ranking;
     for (const auto& [country, part] : books.totals.countries) ranking.emplace(part.revenue, country);
 
-    std::cout << std::left << std::setw(24) << "Top countries" << std::right << std::setw(10) << "lines" << std::setw(18)
-              << "revenue" << '\n';
+    std::cout << std::left << std::setw(24) << "Top countries" << std::right << std::setw(10) << "lines"
+              << std::setw(18) << "revenue" << '\n';
     int rank = 0;
     for (const auto& [revenue, country] : ranking) {
         if (++rank > 8) break;
@@ -103,7 +104,8 @@ public:
         ++checked_;
         if (found == expected) return;
         ++wrong_;
-        std::cout << "MISMATCH " << printable(what) << ": expected " << show(expected) << ", found " << show(found) << '\n';
+        std::cout << "MISMATCH " << printable(what) << ": expected " << show(expected) << ", found " << show(found)
+                  << '\n';
     }
 
     void equal(const std::string& what, const Totals::Part& found, const Totals::Part& expected) {

@@ -1,0 +1,8486 @@
+// sourced: an embedded event-sourcing and CQRS engine for C++20.
+//
+// Contents, each section using only those above it:
+//
+//   Messages     commands and events, their envelope, their JSON
+//   Streams      how messages are appended, read and reached by SQL
+//   Handlers     what actors and projectors have in common
+//   Actors       state, commands, events, reactions
+//   Projectors   read models
+//   Store        the log, the schedule, and how groups get through them
+//   Verify       is the file what it promises to be?
+//   App          reactors, a store and the threads that bring them together
+//   Testing      given / when / then
+//
+// First what a user needs, with its contracts; then template bodies in the same
+// order; then, under SOURCED_IMPLEMENTATION (which sourced_sqlite.cpp defines),
+// everything else.
+#pragma once
+
+#include <array>
+#include <chrono>
+#include <cstdint>
+#include <exception>
+#include <functional>
+#include <limits>
+#include <memory>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <typeinfo>
+#include <unordered_map>
+#include <unordered_set>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#if defined(__GNUC__)
+#define SOURCED_API __attribute__((visibility("default")))
+#else
+#define SOURCED_API
+#endif
+
+// =============================================================================
+// Messages: commands and events, their envelope, their JSON
+// =============================================================================
+
+// Only cereal's core: the description of a type by one `serialize`. Its JSON
+// archive is not used.
+#include <cereal/cereal.hpp>
+
+#include <compare>
+#include <concepts>
+#include <cstring>
+#include <initializer_list>
+#include <tuple>
+#include <type_traits>
+
+namespace sourced {
+
+/// Points in time are microseconds UTC, everywhere.
+using Time = std::chrono::sys_time<std::chrono::microseconds>;
+using Duration = std::chrono::microseconds;
+
+// ---- Errors -------------------------------------------------------------------
+
+/// The base of everything the engine throws. The text says what was tried, on
+/// what, and what was found.
+struct SOURCED_API Error : std::runtime_error {
+    using std::runtime_error::runtime_error;
+};
+
+/// A stream was no longer at the seq a writer expected. Nothing was written.
+struct SOURCED_API Conflict : Error {
+    using Error::Error;
+};
+
+/// One thing that is wrong with a value: where, as a JSON pointer ("" is the
+/// whole value), and what.
+///
+///     /items/1/price: expected integer, got "x"
+struct Problem {
+    std::string path{};
+    std::string text{};
+
+    [[nodiscard]] bool operator==(const Problem&) const = default;
+};
+using Problems = std::vector<Problem>;
+
+/// What was given does not obey its rules. The text lists every problem.
+struct SOURCED_API Invalid : Error {
+    explicit Invalid(const std::string& text) : Error(text), problems_{Problem{{}, text}} {}
+    /// `what` names what was tried, on what.
+    Invalid(std::string_view what, Problems problems);
+
+    [[nodiscard]] const Problems& problems() const noexcept { return problems_; }
+
+private:
+    Problems problems_;
+};
+
+/// A stored payload cannot be read as the type somebody needs.
+struct SOURCED_API Undecodable : Error {
+    explicit Undecodable(const std::string& text) : Error(text), problems_{Problem{{}, text}} {}
+    Undecodable(std::string_view what, Problems problems);
+
+    [[nodiscard]] const Problems& problems() const noexcept { return problems_; }
+
+private:
+    Problems problems_;
+};
+
+/// A type name, or a reactor, that the App does not know.
+struct SOURCED_API NotRegistered : Error {
+    using Error::Error;
+};
+
+/// The file or the disk under it. What was being done can be tried again once the cause is gone.
+struct SOURCED_API StoreError : Error {
+    using Error::Error;
+};
+
+// ---- Ids ----------------------------------------------------------------------
+
+class IdSource;
+
+/// A UUID of 16 bytes; nil unless made. Fresh ones are of version 7: they sort
+/// by the millisecond they were made in, and within one thread by their order.
+class SOURCED_API Id {
+public:
+    using Bytes = std::array<std::uint8_t, 16>;
+
+    constexpr Id() noexcept = default;
+    constexpr explicit Id(const Bytes& bytes) noexcept : bytes_(bytes) {}
+
+    /// A fresh id, from the system's clock and a random generator of this thread.
+    [[nodiscard]] static Id make();
+    /// A fresh id from an injected clock and source.
+    [[nodiscard]] static Id make(Time time, IdSource& source);
+    /// Reads `01890a5d-ac96-774b-bcce-b302099a8057`, upper or lower case. Throws Invalid.
+    [[nodiscard]] static Id parse(std::string_view text);
+
+    [[nodiscard]] std::string to_string() const;
+    [[nodiscard]] constexpr const Bytes& bytes() const noexcept { return bytes_; }
+    [[nodiscard]] bool is_nil() const noexcept { return *this == Id(); }
+    /// The millisecond in a version 7 id.
+    [[nodiscard]] Time time() const noexcept;
+
+    [[nodiscard]] bool operator==(const Id&) const noexcept = default;
+    [[nodiscard]] auto operator<=>(const Id&) const noexcept = default;
+
+private:
+    Bytes bytes_{};
+};
+
+/// Where the random part of ids comes from: the same seed gives the same ids.
+///
+///     IdSource source(42);
+///     Id id = Id::make(clock(), source);
+///
+/// Ids of one source ascend, also when the clock stands or goes back. For one thread at a time.
+class SOURCED_API IdSource {
+public:
+    /// Seeded by the system.
+    IdSource();
+    explicit IdSource(std::uint64_t seed) noexcept;
+
+    /// The next random number.
+    [[nodiscard]] std::uint64_t next() noexcept;
+
+private:
+    friend class Id;
+    std::uint64_t state_ = 0;
+    std::uint64_t millisecond_ = 0;
+    std::uint64_t high_ = 0;  // 12 bits behind the time
+    std::uint64_t low_ = 0;   // 62 bits
+};
+
+/// A fresh stream id: `cart-` and a UUID, or the UUID alone without a prefix.
+[[nodiscard]] SOURCED_API std::string new_stream_id(std::string_view prefix = {});
+
+// ---- Metadata -----------------------------------------------------------------
+
+/// A JSON object of facts about a message: who, from where, by which program.
+/// Kept as text; empty metadata holds no memory.
+///
+///     message.metadata.set("user_id", 10);
+///
+/// Safe to read from many threads.
+class SOURCED_API Metadata {
+public:
+    Metadata() = default;
+    /// Takes a JSON object, kept as it is once it was found valid. Throws Invalid
+    /// for anything else, keys that stand twice included.
+    [[nodiscard]] static Metadata parse(std::string_view json);
+
+    Metadata& set(std::string_view key, std::string_view value);
+    Metadata& set(std::string_view key, const char* value) { return set(key, std::string_view(value)); }
+    template <class T>
+        requires std::is_arithmetic_v<T>
+    Metadata& set(std::string_view key, T value);
+    /// Takes any JSON text as the value.
+    Metadata& set_json(std::string_view key, std::string_view json);
+
+    /// A string as it is, anything else as its JSON text; nothing when the key is not there.
+    [[nodiscard]] std::optional<std::string> get(std::string_view key) const;
+    [[nodiscard]] bool has(std::string_view key) const { return get(key).has_value(); }
+    /// In order of appearance.
+    [[nodiscard]] std::vector<std::string> keys() const;
+    [[nodiscard]] bool empty() const noexcept { return json_.empty(); }
+
+    /// This metadata with `own` laid over it: own keys win.
+    [[nodiscard]] Metadata merged_under(const Metadata& own) const;
+
+    /// `{}` when empty.
+    [[nodiscard]] const std::string& json() const noexcept;
+    /// The same keys with the same values, in any order.
+    [[nodiscard]] bool operator==(const Metadata& other) const;
+
+private:
+    void put(std::string_view key, std::string_view json);
+    void set_integer(std::string_view key, std::int64_t value);
+    void set_unsigned(std::string_view key, std::uint64_t value);
+    void set_real(std::string_view key, double value);
+    void set_bool(std::string_view key, bool value);
+
+    std::string json_;
+};
+
+// ---- The codec: JSON from and to C++ types --------------------------------------
+
+/// How outside or stored text is read.
+enum class Reading {
+    tolerant,  ///< stored facts: unknown fields are ignored, absent ones keep the member's default, rules are not asked
+    strict     ///< input: unknown fields and broken rules are problems
+};
+
+/// What is refused before it costs memory or stack.
+struct Limits {
+    std::size_t depth = 64;
+    std::size_t bytes = 16u << 20;
+};
+
+/// One rule of a field, see `Rules`.
+struct SOURCED_API Rule {
+    enum class What { at_least, at_most, length, required, matches, lax };
+    What what = What::required;
+    std::int64_t least = 0;
+    std::int64_t most = 0;
+    double real = 0;
+    bool is_real = false;
+    std::string pattern{};
+};
+
+/// Numbers: the smallest and the greatest value that is allowed.
+template <std::integral N>
+[[nodiscard]] Rule at_least(N least) { return Rule{Rule::What::at_least, static_cast<std::int64_t>(least), 0, static_cast<double>(least)}; }
+[[nodiscard]] inline Rule at_least(double least) { return Rule{Rule::What::at_least, 0, 0, least, true}; }
+template <std::integral N>
+[[nodiscard]] Rule at_most(N most) { return Rule{Rule::What::at_most, 0, static_cast<std::int64_t>(most), static_cast<double>(most)}; }
+[[nodiscard]] inline Rule at_most(double most) { return Rule{Rule::What::at_most, 0, 0, most, true}; }
+/// Strings: how many characters (code points); arrays: how many elements.
+[[nodiscard]] inline Rule length(std::int64_t least, std::int64_t most = std::numeric_limits<std::int64_t>::max()) {
+    return Rule{Rule::What::length, least, most};
+}
+/// The whole string matches a pattern of literals, `.`, `[a-z]`, `[^a-z]`, `\d \w \s`, groups, `|`, `* + ? {m,n}`.
+/// Takes time linear in the string, whatever the pattern. A pattern that cannot be read throws Error.
+[[nodiscard]] inline Rule matches(std::string_view pattern) {
+    return Rule{Rule::What::matches, 0, 0, 0, false, std::string(pattern)};
+}
+/// The field may not be left out, nor be an empty string or null.
+inline const Rule required{Rule::What::required};
+/// Takes "12" for 12, "true" for true, and 12 for "12".
+inline const Rule lax{Rule::What::lax};
+
+/// The rules of one field by its name.
+struct FieldRules {
+    template <std::same_as<Rule>... R>
+    FieldRules(std::string_view name, R... list) : field(name), rules{std::move(list)...} {}
+
+    std::string field;
+    std::vector<Rule> rules;
+};
+
+/// Rules for the fields of a type, given by its static function `rules`:
+///
+///     struct AddItem {
+///         std::string product_id;
+///         int price = 0;
+///
+///         SOURCED_COMMAND("cart.add_item", product_id, price)
+///         static sourced::Rules rules() {
+///             using namespace sourced;
+///             return {{"product_id", required, length(1, 40)}, {"price", at_least(0), lax}};
+///         }
+///     };
+///
+/// They are asked when text is read strictly and when a message is made of the type,
+/// never for stored facts. A name that is no field throws Error at first use.
+using Rules = std::vector<FieldRules>;
+
+namespace detail {
+class JsonReader;
+class JsonWriter;
+class JsonSchema;
+struct RuleSet;
+template <class T>
+[[nodiscard]] bool has_rules();
+}  // namespace detail
+
+/// A value with rules of its own, to be used in many types under a name of your own.
+///
+///     struct CorporateEmailRules {
+///         static void coerce(std::string& text);                              // optional: before the check
+///         static std::optional<std::string> check(const std::string& text);   // optional: what is wrong
+///         static std::vector<sourced::Rule> rules() { return {sourced::length(3, 200)}; }          // optional
+///         static constexpr std::string_view schema = R"({"type":"string","format":"email"})";      // optional
+///     };
+///     using CorporateEmail = sourced::Checked<std::string, CorporateEmailRules>;
+///
+/// In JSON it is its value. Checked like Rules; reading stored facts neither checks nor coerces.
+template <class T, class R>
+class Checked {
+public:
+    using value_type = T;
+    using rules_type = R;
+
+    Checked() = default;
+    template <class U>
+        requires(std::constructible_from<T, U> && !std::same_as<std::remove_cvref_t<U>, Checked>)
+    Checked(U&& value) : value_(std::forward<U>(value)) {}
+
+    [[nodiscard]] const T& get() const noexcept { return value_; }
+    [[nodiscard]] T& get() noexcept { return value_; }
+    operator const T&() const noexcept { return value_; }
+    const T* operator->() const noexcept { return &value_; }
+    [[nodiscard]] bool operator==(const Checked&) const = default;
+
+private:
+    T value_{};
+};
+
+/// The JSON of a value.
+///
+/// Takes arithmetic types, strings, enums, `std::byte` vectors and arrays (base64), vectors, lists, arrays,
+/// sets, maps with string keys, pairs and tuples, optionals, variants (`{"tag":...,"value":...}`, where the tag is the
+/// type's declared name or else its index), time points (RFC 3339, UTC), durations (count of their own unit), Id,
+/// Checked, and structs with SOURCED_COMMAND, SOURCED_EVENT, SOURCED_VALUE or cereal's `serialize`.
+/// Integers are exact up to 64 bits; doubles are written as short as reads back the same.
+/// Throws Invalid, with the path, for what JSON cannot hold: text that is no UTF-8, NaN, infinities, years
+/// outside 0 to 9999, nesting deeper than 64.
+template <class T>
+[[nodiscard]] std::string encode(const T& value);
+
+/// The value of JSON text. Throws Invalid with every problem found, up to 100; a value is given whole or not at all.
+template <class T>
+[[nodiscard]] T decode(std::string_view json, Reading reading = Reading::tolerant, const Limits& limits = {});
+
+/// A JSON Schema (2020-12) of the type and its rules, as JSON text.
+template <class T>
+[[nodiscard]] std::string json_schema();
+
+// ---- Declaring messages ---------------------------------------------------------
+
+/// Commands ask for something, events state what has happened.
+enum class Kind { command, event };
+
+/// Makes a plain struct a command, or an event, under a durable name. It stands
+/// last in the struct and lists every field in order; one that is left out does not compile.
+/// The struct stays an aggregate.
+///
+///     struct AddItem {
+///         std::string product_id;
+///         int price = 0;
+///
+///         SOURCED_COMMAND("cart.add_item", product_id, price)
+///         static constexpr int sourced_schema = 2;                                     // optional, else 1
+///         static constexpr std::array<std::string_view, 1> sourced_aliases{"cart.add"};   // optional: old names
+///     };
+///
+/// The long form, for types whose fields need more than a list:
+///
+///     static constexpr std::string_view sourced_type = "cart.add_item";
+///     static constexpr sourced::Kind sourced_kind = sourced::Kind::command;
+///     template <class Archive>
+///     void serialize(Archive& archive) { archive(CEREAL_NVP(product_id), CEREAL_NVP(price)); }
+#define SOURCED_COMMAND(...) SOURCED_PRIVATE_MESSAGE(command, __VA_ARGS__)
+#define SOURCED_EVENT(...) SOURCED_PRIVATE_MESSAGE(event, __VA_ARGS__)
+
+/// The same for structs that are part of messages or of states.
+///
+///     struct Price {
+///         std::int64_t amount = 0;
+///         std::string currency = "EUR";
+///
+///         SOURCED_VALUE(amount, currency)
+///     };
+#define SOURCED_VALUE(...) SOURCED_PRIVATE_FIELDS("", __VA_ARGS__)
+#define SOURCED_FIELDS(...) SOURCED_VALUE(__VA_ARGS__)
+
+/// Writes an enum by names instead of numbers. Stands at namespace scope, beside the enum.
+///
+///     enum class Status { open, closed };
+///     SOURCED_ENUM(Status, open, closed)
+#define SOURCED_ENUM(Type, ...)                                                                                      \
+    [[maybe_unused]] constexpr auto sourced_enum_names(const Type*) {                                                \
+        using enum Type;                                                                                             \
+        constexpr Type values[] = {__VA_ARGS__};                                                                     \
+        return ::sourced::detail::enum_names<std::size(values)>("\"\", " #__VA_ARGS__, values);                      \
+    }
+
+#define SOURCED_PRIVATE_FIRST_OF(first, ...) first
+#define SOURCED_PRIVATE_REST_OF(first, ...) __VA_OPT__(MANY)
+#define SOURCED_PRIVATE_GLUE(left, right) left##right
+#define SOURCED_PRIVATE_CALL(left, right) SOURCED_PRIVATE_GLUE(left, right)
+#define SOURCED_PRIVATE_BIND_(name)
+#define SOURCED_PRIVATE_BIND_MANY(name, ...) [[maybe_unused]] const auto& [__VA_ARGS__] = self;
+#define SOURCED_PRIVATE_MESSAGE(kind, ...)                                                                           \
+    static constexpr ::std::string_view sourced_type = SOURCED_PRIVATE_FIRST_OF(__VA_ARGS__, );                      \
+    static constexpr ::sourced::Kind sourced_kind = ::sourced::Kind::kind;                                           \
+    SOURCED_PRIVATE_FIELDS(__VA_ARGS__)
+#define SOURCED_PRIVATE_FIELDS(...)                                                                                  \
+    static constexpr ::std::string_view sourced_fields = #__VA_ARGS__;                                               \
+    template <class SourcedSelf>                                                                                     \
+    static constexpr void sourced_complete([[maybe_unused]] const SourcedSelf& self) {                               \
+        SOURCED_PRIVATE_CALL(SOURCED_PRIVATE_BIND_, SOURCED_PRIVATE_REST_OF(__VA_ARGS__, ))(__VA_ARGS__)             \
+    }                                                                                                                \
+    template <class SourcedArchive>                                                                                  \
+    void serialize(SourcedArchive& sourced_archive) {                                                                \
+        sourced_complete(*this);                                                                                     \
+        ::sourced::detail::serialize_fields(sourced_archive, *this, __VA_ARGS__);                                    \
+    }
+
+/// Whether T is declared as a command or an event.
+template <class T>
+concept is_message = requires {
+    { T::sourced_type } -> std::convertible_to<std::string_view>;
+    { T::sourced_kind } -> std::convertible_to<Kind>;
+};
+
+template <is_message T>
+[[nodiscard]] constexpr std::string_view message_type() noexcept { return T::sourced_type; }
+template <is_message T>
+[[nodiscard]] constexpr Kind message_kind() noexcept { return T::sourced_kind; }
+/// The version of the payload's shape, 1 unless declared.
+template <is_message T>
+[[nodiscard]] constexpr int message_schema() noexcept;
+/// Names the type had before.
+template <is_message T>
+[[nodiscard]] std::vector<std::string> message_aliases();
+
+// ---- Envelope and message ---------------------------------------------------------
+
+/// Everything about a message but what it says.
+struct Envelope {
+    Id id{};
+    std::string stream{};
+    std::int64_t seq = 0;       ///< its number in the stream; 0: not stored yet
+    std::int64_t position = 0;  ///< its number in the log; 0: not stored yet
+    std::string type{};
+    Kind kind = Kind::event;
+    int schema = 1;
+    Id causation{};    ///< the message it follows from; its own id for a first one
+    Id correlation{};  ///< the first message of all that follow from each other
+    Time recorded_at{};
+    Time occurred_at{};  ///< when it happened in the world; zero: when it was recorded
+    Metadata metadata{};
+};
+
+/// A message: its envelope, and its payload as JSON text.
+///
+///     Message message = Message(AddItem{"p1", 1000, 2}).to("cart-1");
+///     int price = message.as<AddItem>().price;
+///
+/// Any command or event struct converts to it. A value: what changes it gives a changed copy.
+struct SOURCED_API Message : Envelope {
+    Message() = default;
+    /// A fresh message, its own cause and correlation. Throws Invalid when the value breaks
+    /// its own rules or cannot be written.
+    template <class T>
+        requires is_message<std::remove_cvref_t<T>>
+    Message(const T& value);
+
+    /// The payload as T. Throws Undecodable when the message is of another type (aliases of T count as
+    /// T), was erased, or cannot be read; the text names stream, seq, type and every problem.
+    template <class T>
+    [[nodiscard]] T as() const;
+    /// Whether the type name is T's, or one of its aliases.
+    template <is_message T>
+    [[nodiscard]] bool is() const;
+
+    [[nodiscard]] Message to(std::string_view other_stream) const&;
+    [[nodiscard]] Message to(std::string_view other_stream) &&;
+    /// The same for anything that has a stream.
+    [[nodiscard]] Message to(const Envelope& other) const { return to(std::string_view(other.stream)); }
+    /// Happened at `time`. Throws Invalid when that is before the time it has already.
+    [[nodiscard]] Message at(Time time) const;
+    /// Happened at `time`, whatever stood there.
+    [[nodiscard]] Message occurred(Time time) const;
+    /// Another id; a message that was its own cause or correlation stays so.
+    [[nodiscard]] Message with_id(const Id& other_id) const;
+    [[nodiscard]] Message with_seq(std::int64_t other_seq) const;
+    [[nodiscard]] Message with_metadata(const Metadata& other_metadata) const;
+
+    /// What follows from `cause`: its id as causation, its correlation, its metadata under
+    /// the own one, its stream unless this message has one.
+    [[nodiscard]] Message caused_by(const Envelope& cause) const&;
+    [[nodiscard]] Message caused_by(const Envelope& cause) &&;
+    /// The message that follows from this one, in the same stream unless it has one.
+    [[nodiscard]] Message follow(Message next) const { return std::move(next).caused_by(*this); }
+
+    std::string payload{};
+    std::optional<Time> erased_at{};  ///< the payload is gone since then
+
+private:
+    void begin(std::string_view name, Kind message_kind, int version);
+    [[noreturn]] void cannot_read(std::string_view as_type, Problems problems) const;
+};
+
+/// `{ItemAdded{"p1", 1000, 2}, CheckedOut{}}`
+using Messages = std::vector<Message>;
+
+// ---- Registry -----------------------------------------------------------------------
+
+/// What an App knows of a message type.
+struct TypeInfo {
+    std::string name{};
+    Kind kind = Kind::event;
+    int schema = 1;
+    std::vector<std::string> aliases{};
+    /// The JSON Schema of the payload.
+    std::string (*json_schema)() = nullptr;
+    /// What is wrong with a payload; none: it can be read.
+    Problems (*check)(std::string_view json, Reading reading, const Limits& limits) = nullptr;
+    const std::type_info* cpp_type = nullptr;
+};
+
+/// The message types of an App, found by name.
+///
+/// Filled while the App is set up; from then on safe to read from many threads.
+class SOURCED_API Registry {
+public:
+    /// Adds a type under its name and aliases; again is no error. Throws Error when another
+    /// C++ type has one of the names.
+    template <is_message T>
+    const TypeInfo& add();
+
+    /// By name or alias, of one kind when given; null when unknown.
+    [[nodiscard]] const TypeInfo* find(std::string_view name, std::optional<Kind> kind = {}) const;
+    /// The same; throws NotRegistered naming the type.
+    [[nodiscard]] const TypeInfo& get(std::string_view name, std::optional<Kind> kind = {}) const;
+    [[nodiscard]] std::vector<const TypeInfo*> types() const;
+
+    /// A fresh message from outside data. The payload is taken as it is: ask `problems`.
+    /// An empty payload is `{}`. Throws NotRegistered for an unknown type, or one not of `kind`.
+    [[nodiscard]] Message revive(std::string_view name, std::string_view stream, std::string_view payload,
+                                 std::optional<Kind> kind = {}) const;
+    /// Everything that is wrong with a message, read strictly: "/stream" when it has none, "/payload/price: ...".
+    [[nodiscard]] Problems problems(const Message& message, const Limits& limits = {}) const;
+    /// Throws Invalid when there are problems, NotRegistered for an unknown type.
+    void check(const Message& message, const Limits& limits = {}) const;
+
+private:
+    const TypeInfo& do_add(TypeInfo info);
+
+    std::vector<std::unique_ptr<TypeInfo>> types_;
+    std::unordered_map<std::string, const TypeInfo*> names_;  // aliases too
+};
+
+namespace detail {
+
+template <std::size_t N, class E>
+struct EnumNames {
+    std::array<std::string_view, N> names{};
+    std::array<E, N> values{};
+};
+template <std::size_t N>
+constexpr std::array<std::string_view, N> split_names(std::string_view text);
+template <std::size_t N, class E>
+constexpr EnumNames<N, E> enum_names(std::string_view text, const E (&values)[N]);
+template <class Archive, class Self, class... Members>
+void serialize_fields(Archive& archive, Self& self, const char* name, Members&... members);
+
+}  // namespace detail
+
+}  // namespace sourced
+
+template <>
+struct std::hash<sourced::Id> {
+    [[nodiscard]] std::size_t operator()(const sourced::Id& id) const noexcept {
+        std::uint64_t low = 0;
+        std::memcpy(&low, id.bytes().data() + 8, sizeof low);
+        std::uint64_t high = 0;
+        std::memcpy(&high, id.bytes().data(), sizeof high);
+        return static_cast<std::size_t>(low ^ (high * 0x9E3779B97F4A7C15u));
+    }
+};
+// =============================================================================
+// Streams: how messages are appended, read and reached by SQL
+// =============================================================================
+
+namespace SQLite {
+class Database;
+}
+
+namespace sourced {
+
+/// What a writer expects of a stream before it appends: nothing, or that its
+/// last seq is exactly this one (0: the stream has no message yet).
+///
+///     store.append("cart-1", {CheckedOut{}}, expect_seq(3));
+struct Expect {
+    std::int64_t seq = -1;  ///< -1: anything goes
+};
+inline constexpr Expect any_seq{};
+[[nodiscard]] constexpr Expect expect_seq(std::int64_t seq) { return Expect{seq}; }
+
+/// Messages for one stream, as one part of an append to several.
+struct Append {
+    std::string stream;
+    Messages messages;
+    Expect expect = any_seq;
+};
+
+/// Where an append went. With no message in it all numbers are 0.
+struct Appended {
+    std::int64_t first_seq = 0;
+    std::int64_t last_seq = 0;
+    std::int64_t first_position = 0;
+    std::int64_t last_position = 0;
+    Time recorded_at{};
+    bool repeated = false;  ///< the same messages were there already: the first result is given again
+};
+
+/// Which part of a stream to read. Both ends are included.
+struct StreamRange {
+    std::int64_t from = 1;
+    std::int64_t to = std::numeric_limits<std::int64_t>::max();
+    std::size_t limit = std::numeric_limits<std::size_t>::max();
+    bool backwards = false;
+};
+
+/// Which part of the log to read. Empty filters let everything pass.
+struct LogRange {
+    std::int64_t from = 1;  ///< first position, included
+    std::int64_t to = std::numeric_limits<std::int64_t>::max();
+    std::vector<std::string> types{};
+    std::string stream{};
+    std::size_t limit = std::numeric_limits<std::size_t>::max();
+    bool backwards = false;
+};
+
+/// Takes one message after the other; `false` ends the reading. The message is
+/// reused for the next row: move out of it or copy what shall stay.
+using Visit = std::function<bool(Message&)>;
+
+/// A stream's name, its last seq, and when that was recorded.
+struct StreamInfo {
+    std::string name;
+    std::int64_t seq = 0;
+    Time updated_at{};
+};
+
+/// A message that waits for its time.
+struct Scheduled {
+    Time due_at{};
+    Message message;
+};
+
+// ---- SQL on the same file -----------------------------------------------------
+
+/// A value bound to SQL or read from it.
+using Value = std::variant<std::nullptr_t, std::int64_t, double, std::string>;
+
+/// One row of a result. Columns are counted from 0.
+///
+/// Getters convert as SQLite does; a null reads as 0, 0.0 or "".
+/// Throws StoreError for a column that is not there.
+class Row {
+public:
+    explicit Row(std::vector<Value> values) : values_(std::move(values)) {}
+
+    [[nodiscard]] std::int64_t integer(std::size_t column) const;
+    [[nodiscard]] double real(std::size_t column) const;
+    [[nodiscard]] std::string text(std::size_t column) const;
+    [[nodiscard]] bool is_null(std::size_t column) const;
+    [[nodiscard]] std::size_t size() const noexcept { return values_.size(); }
+
+private:
+    std::vector<Value> values_;
+};
+
+namespace detail {
+template <class T>
+Value to_value(const T& argument);
+}
+
+/// Read access to the file's tables, the engine's and your own.
+///
+///     auto row = db.row("select total from carts where id = ?", id);
+///
+/// Valid only inside the call that handed it out, on that thread. Statements
+/// are prepared once and kept. Throws StoreError with the SQL and SQLite's text.
+class Reader {
+public:
+    Reader() = default;
+    Reader(const Reader&) = delete;
+    Reader& operator=(const Reader&) = delete;
+    virtual ~Reader() = default;
+
+    /// All rows of a query; arguments are integers, bools, doubles, text,
+    /// optionals and nullptr, bound in order.
+    template <class... Arguments>
+    [[nodiscard]] std::vector<Row> query(std::string_view sql, const Arguments&... arguments) {
+        return do_query(sql, {detail::to_value(arguments)...});
+    }
+
+    /// The first row, or nothing.
+    template <class... Arguments>
+    [[nodiscard]] std::optional<Row> row(std::string_view sql, const Arguments&... arguments) {
+        auto rows = do_query(sql, {detail::to_value(arguments)...});
+        if (rows.empty()) return std::nullopt;
+        return std::move(rows.front());
+    }
+
+protected:
+    virtual std::vector<Row> do_query(std::string_view sql, const std::vector<Value>& arguments) = 0;
+};
+
+/// A write transaction of the engine that user code may take part in: what is
+/// written through it is committed together with the engine's own rows, or not
+/// at all. The write lock is held meanwhile, so be short.
+///
+/// BEGIN, COMMIT, ROLLBACK, SAVEPOINT, ATTACH and writing to `sourced_*` tables
+/// are refused. A call into the store or the App from inside, on the same thread,
+/// throws Error.
+class Transaction : public Reader {
+public:
+    /// Runs one statement that changes something; gives the number of changed rows.
+    template <class... Arguments>
+    std::int64_t execute(std::string_view sql, const Arguments&... arguments) {
+        return do_execute(sql, {detail::to_value(arguments)...});
+    }
+
+    /// Appends inside this transaction, as Store::append does.
+    virtual Appended append(std::string_view stream, const Messages& messages, Expect expect = any_seq) = 0;
+
+protected:
+    virtual std::int64_t do_execute(std::string_view sql, const std::vector<Value>& arguments) = 0;
+    friend SQLite::Database& database(Transaction& transaction);
+    virtual SQLite::Database& do_database() = 0;
+};
+
+/// The connection under a transaction, for those who include SQLiteCpp.
+[[nodiscard]] SOURCED_API SQLite::Database& database(Transaction& transaction);
+
+}  // namespace sourced
+
+// =============================================================================
+// Handlers: what actors and projectors have in common
+// =============================================================================
+
+namespace sourced {
+
+/// Where a group begins when it is first stored; evaluated once.
+struct Start {
+    enum class From { beginning, now, position, time };
+    From from = From::beginning;
+    std::int64_t position = 0;  ///< the first position to be delivered
+    Time time{};                ///< the first message recorded at or after it
+
+    [[nodiscard]] static Start beginning() { return {}; }
+    [[nodiscard]] static Start now() { return {From::now, 0, {}}; }
+    [[nodiscard]] static Start at(std::int64_t position) { return {From::position, position, {}}; }
+    [[nodiscard]] static Start at(Time time) { return {From::time, 0, time}; }
+};
+
+/// How often a failing message is tried again, and how long the stream waits
+/// before each try: `after`, then twice that, and so on up to `at_most`.
+struct Retries {
+    int times = 3;
+    Duration after = std::chrono::milliseconds(100);
+    Duration at_most = std::chrono::seconds(30);
+};
+
+/// What a reactor may decide about its own running. Unset members take the App's.
+struct ReactorOptions {
+    std::optional<std::size_t> batch_size{};
+    std::optional<Retries> retries{};
+    Start start_from{};
+};
+
+namespace detail {
+
+/// An owned, copyable value whose type only its makers know.
+class Box {
+public:
+    Box() = default;
+    template <class T>
+    [[nodiscard]] static Box of(T value);  // defined beside the templates
+    Box(const Box& other) : value_(other.value_ ? other.verbs_->copy(other.value_) : nullptr), verbs_(other.verbs_) {}
+    Box(Box&& other) noexcept : value_(std::exchange(other.value_, nullptr)), verbs_(other.verbs_) {}
+    Box& operator=(Box other) noexcept {
+        std::swap(value_, other.value_);
+        std::swap(verbs_, other.verbs_);
+        return *this;
+    }
+    ~Box() {
+        if (value_) verbs_->destroy(value_);
+    }
+    [[nodiscard]] void* get() noexcept { return value_; }
+    [[nodiscard]] const void* get() const noexcept { return value_; }
+    explicit operator bool() const noexcept { return value_ != nullptr; }
+
+private:
+    struct Verbs {
+        void* (*copy)(const void*);
+        void (*destroy)(void*);
+    };
+    void* value_ = nullptr;
+    const Verbs* verbs_ = nullptr;
+};
+
+/// What a command handler decided: events, or why the command was refused.
+struct Decided {
+    Messages events;  // types and payloads; cause, stream and seq are the runtime's business
+    std::optional<std::string> refusal;
+};
+
+/// A message that a reaction wants to be sent.
+struct Sending {
+    Message message;
+    std::string to;                   // empty: the stream of the event
+    std::optional<Time> at;           // absolute, or
+    std::optional<Duration> after;    // from the moment the reaction is committed
+};
+
+/// One message of the batch that a sync is told about.
+struct Synced {
+    const Message* message = nullptr;
+    bool replay = false;
+
+    [[nodiscard]] const Message& operator*() const noexcept { return *message; }
+    [[nodiscard]] const Message* operator->() const noexcept { return message; }
+};
+
+/// Everything the runtime knows of a reactor: its handlers with their types erased.
+/// Filled by the constructors of actors and projectors, never changed after App::add.
+/// Handlers are called from many threads at once, so they hold no mutable state.
+struct Definition {
+    enum class Role { actor, projector };
+
+    std::string name;
+    Role role = Role::actor;
+    ReactorOptions options;
+
+    /// Types it names, for the App's registry.
+    std::vector<std::function<void(Registry&)>> registrations;
+
+    using Command = std::function<Decided(const void* state, const Message&)>;
+    using Evolve = std::function<void(void* state, const Message&)>;
+    using React = std::function<std::vector<Sending>(const void* state, const Message&)>;
+
+    /// Makes the blank state of a stream, or of a key (actors, event-sourced projectors),
+    /// or loads the stored one (state-stored projectors). `reader` is null
+    /// where no file is at hand (tests); handlers that ask for it then get an Error.
+    std::function<Box(std::string_view id, Reader* reader)> initial;
+    bool initial_reads = false;  // the handler asks for a Reader
+    bool has_state_handler = false;
+
+    struct CommandHandler {
+        Command call;
+    };
+    struct ReactionHandler {
+        React call;
+        bool wants_state = false;
+    };
+    std::unordered_map<std::string, CommandHandler> commands;
+    std::unordered_map<std::string, Evolve> events;       // evolve; by type name, aliases included
+    std::unordered_map<std::string, ReactionHandler> reactions;
+    std::vector<std::string> order;                       // type names in order of declaration, without doubles
+    Evolve before_evolve;                                 // optional
+
+    // ---- projectors, and `sync` actors too: their batch is each command with the events that came of it
+    bool event_sourced = false;  // state is the fold of the whole stream, not loaded
+    using Key = std::function<std::string(const Message&)>;
+    std::unordered_map<std::string, Key> keys;            // by type name, aliases included
+    Key key;                                              // optional: keyed by a value of the event; asks `keys`
+    std::function<void(const void* state, std::string_view id, const std::vector<Synced>& batch, bool replay,
+                       Transaction& transaction)>
+        sync;                                             // optional
+    std::function<void(Transaction&)> on_reset;           // optional
+    std::function<void(Transaction&)> on_install;         // optional: creates the reactor's own tables when it is added
+
+    /// Names of the types that wake it: an actor's commands and reactions, a projector's events.
+    [[nodiscard]] SOURCED_API std::vector<std::string> handled() const;
+    [[nodiscard]] bool handles(const std::string& type) const {
+        return role == Role::actor ? commands.contains(type) || reactions.contains(type) : events.contains(type);
+    }
+};
+
+struct Access;
+
+}  // namespace detail
+
+/// The common base of actors and projectors.
+class Reactor {
+public:
+    virtual ~Reactor() = default;
+    Reactor(const Reactor&) = delete;
+    Reactor& operator=(const Reactor&) = delete;
+
+    /// The group's durable name.
+    [[nodiscard]] const std::string& name() const noexcept { return definition_.name; }
+    [[nodiscard]] const detail::Definition& definition() const noexcept { return definition_; }
+
+protected:
+    friend struct detail::Access;
+    Reactor() = default;
+    detail::Definition definition_;
+};
+
+}  // namespace sourced
+
+// =============================================================================
+// Actors: state, commands, events, reactions
+// =============================================================================
+
+namespace sourced {
+
+// ---- What command handlers return -------------------------------------------------
+
+/// Why a command was turned down. See refuse().
+struct Refusal {
+    std::string reason;
+};
+
+/// Says that a command breaks a rule of the domain. That is no error: the stream gets a
+/// `sourced.refused` event, who waits for the command sees it, nothing is tried again.
+///
+///     if (cart.status != "open") return sourced::refuse("cart is not open");
+[[nodiscard]] SOURCED_API Refusal refuse(std::string_view reason);
+
+/// The engine's own event: a command of type `command` was refused.
+struct Refused {
+    std::string command;
+    std::string reason;
+
+    SOURCED_EVENT("sourced.refused", command, reason)
+};
+
+/// What came of a command with all types erased: events, or a refusal.
+using detail::Decided;
+
+/// One of the named events, several of them, none (`{}`), or a refusal.
+///
+///     command([](const CartState& cart, const CheckOut&) -> sourced::Decision<CheckedOut, InvoiceAsked> {
+///         if (cart.items.empty()) return sourced::refuse("cart is empty");
+///         return {CheckedOut{}, InvoiceAsked{cart.id}};
+///     });
+///
+/// Names the events in the type, so that what a command can lead to is known without running it.
+template <class... E>
+class Decision {
+public:
+    Decision() = default;
+    Decision(Refusal refusal) { decided_.refusal = std::move(refusal.reason); }
+    template <class First, class... More>
+        requires(!std::same_as<First, Decision> && !std::same_as<First, Refusal>)
+    Decision(const First& first, const More&... more) {
+        decided_.events.reserve(1 + sizeof...(More));
+        add(first);
+        (add(more), ...);
+    }
+
+    /// One event more. It has to be of a named type.
+    template <class T>
+    Decision& add(const T& event);
+
+    [[nodiscard]] const Decided& decided() const& noexcept { return decided_; }
+    [[nodiscard]] Decided decided() && noexcept { return std::move(decided_); }
+
+private:
+    Decided decided_;
+};
+
+/// Any number of events of any type; none is allowed too.
+///
+///     sourced::Events events;
+///     for (const auto& item : order.items) events.add(ItemShipped{item.id});
+///     return events;
+class Events {
+public:
+    Events() = default;
+    template <class First, class... More>
+        requires(!std::same_as<First, Events>)
+    Events(const First& first, const More&... more) {
+        messages_.reserve(1 + sizeof...(More));
+        add(first);
+        (add(more), ...);
+    }
+
+    template <class T>
+    Events& add(const T& event);
+
+    [[nodiscard]] const Messages& messages() const& noexcept { return messages_; }
+    [[nodiscard]] Messages messages() && noexcept { return std::move(messages_); }
+
+private:
+    Messages messages_;
+};
+
+// ---- What reactions return ----------------------------------------------------------
+
+/// A command on its way: which, to what stream, when. Made by dispatch().
+///
+///     return sourced::dispatch(SendEmail{address}).to("mailer").in(20s);
+///
+/// Goes to the event's own stream, at once, unless told otherwise. It is sent when the
+/// reaction returns it, in the transaction that records the event as handled.
+class [[nodiscard]] Dispatch {
+public:
+    SOURCED_API explicit Dispatch(Message command);
+
+    SOURCED_API Dispatch& to(std::string_view stream) &;
+    Dispatch&& to(std::string_view stream) && { return std::move(to(stream)); }
+
+    /// Not before `time`. A time that has passed means at once.
+    template <class Precision>
+    Dispatch& at(std::chrono::sys_time<Precision> time) & { return at_time(std::chrono::ceil<Duration>(time)); }
+    template <class Precision>
+    Dispatch&& at(std::chrono::sys_time<Precision> time) && { return std::move(at(time)); }
+
+    /// So long after the reaction is committed. Throws Invalid for a negative time.
+    SOURCED_API Dispatch& in(Duration delay) &;
+    Dispatch&& in(Duration delay) && { return std::move(in(delay)); }
+
+    /// Keys of its own, over those the event hands on.
+    SOURCED_API Dispatch& with_metadata(const Metadata& metadata) &;
+    Dispatch&& with_metadata(const Metadata& metadata) && { return std::move(with_metadata(metadata)); }
+
+    [[nodiscard]] const detail::Sending& sending() const& noexcept { return sending_; }
+    [[nodiscard]] detail::Sending sending() && noexcept { return std::move(sending_); }
+
+private:
+    SOURCED_API Dispatch& at_time(Time time);
+
+    detail::Sending sending_;
+};
+
+/// Sends a command, when a reaction returns it.
+template <class T>
+[[nodiscard]] Dispatch dispatch(const T& command);
+
+// ---- Batches ------------------------------------------------------------------------
+
+/// The messages that a `sync` handler is called for, in order: a projector's events, or an actor's
+/// commands, each followed by the events that came of it.
+///
+///     for (const auto& event : batch) {
+///         if (!event.replay && event->is<ItemAdded>()) ++live;
+///     }
+///
+/// Valid during the call.
+class Batch {
+public:
+    Batch(const std::vector<detail::Synced>& entries, bool replay) : entries_(&entries), replay_(replay) {}
+
+    /// Whether all of them had been handled before a reset.
+    [[nodiscard]] bool replay() const noexcept { return replay_; }
+    [[nodiscard]] std::size_t size() const noexcept { return entries_->size(); }
+    [[nodiscard]] const detail::Synced& operator[](std::size_t index) const { return entries_->at(index); }
+    [[nodiscard]] auto begin() const noexcept { return entries_->begin(); }
+    [[nodiscard]] auto end() const noexcept { return entries_->end(); }
+
+private:
+    const std::vector<detail::Synced>* entries_;
+    bool replay_;
+};
+
+// ---- Actors ---------------------------------------------------------------------------
+
+/// Decides commands on the state of one stream, and reacts to what has happened in it.
+///
+///     struct Account : sourced::Actor<int> {  // its state: the balance
+///         Account() : Actor("account") {
+///             command([](int, const Deposit& deposit) { return Deposited{deposit.pounds}; });
+///             event([](int& balance, const Deposited& deposited) { balance += deposited.pounds; });
+///         }
+///     };
+///
+/// The constructor declares handlers. A handler is a lambda, a function or a const member function
+/// (`command(&Account::deposit)`); the types of its parameters say what it handles, and a last parameter
+/// `const Envelope&` is filled when it is there. Derived actors add handlers to those of their base.
+///
+/// One object serves all streams, and handlers are called from many threads at once: state belongs into
+/// State, which has to be copyable, never into the actor.
+template <class T>
+class Actor : public Reactor {
+public:
+    using State = T;
+
+    /// The state that `messages` make of a blank one. Messages that were never stored count as the next of
+    /// the stream; types without an event handler are passed over. Throws Error for a message of a different
+    /// stream and for one whose seq does not lie behind the last.
+    [[nodiscard]] State evolve(std::string_view stream, const Messages& messages) const;
+    /// What the actor decides on a command. Throws what its handler throws, and NotRegistered for
+    /// a command it has no handler for.
+    [[nodiscard]] Decided decide(const State& state, const Message& command) const;
+
+protected:
+    /// `name` is durable: the group's progress is kept under it. Without one it is the name of the class.
+    explicit Actor(std::string_view name = {});
+
+    /// Makes the blank state of a stream: `()` or `(std::string_view id)`. Without it: `State{}`.
+    template <class F>
+    void state(F handler);
+
+    /// Decides a command: `(const State&, const Command&)` or `(const Command&)`. Returns an event, a Decision, Events, or
+    /// an optional or vector of an event.
+    /// It may run again on a newer state before its outcome is stored, so it has no effects of its own.
+    template <class F>
+    void command(F handler);
+
+    /// Changes the state by an event, and does nothing else: `(State&, const Event&)`.
+    template <class F>
+    void event(F handler);
+    /// One handler for several events: `event<Opened, Closed>([](State& state, const auto& event) {...})`.
+    template <class First, class... More, class F>
+    void event(F handler);
+    /// Events that are the actor's own but leave its state alone.
+    template <class First, class... More>
+    void event();
+    /// Called before each event that is handled: `(State&)` or `(State&, const Envelope&)`.
+    template <class F>
+    void before_evolve(F handler);
+
+    /// Answers an event of the actor's own stream with commands: `(const Event&)` or `(const State&, const Event&)`, where the
+    /// state is that as of the event. Returns a Dispatch, or an optional or vector of it. Not called in a replay.
+    template <class F>
+    void reaction(F handler);
+    /// One handler for several events.
+    template <class First, class... More, class F>
+    void reaction(F handler);
+
+    /// Writes in the transaction that stores what was decided, so exactly once: `(const State&)`, then any of
+    /// `std::string_view id`, `const Batch&`, `Transaction&`, in this order. The write lock is held meanwhile.
+    template <class F>
+    void sync(F handler);
+
+    /// `options({.batch_size = 10, .retries = Retries{.times = 5}})`
+    void options(ReactorOptions options) { definition_.options = std::move(options); }
+};
+
+}  // namespace sourced
+
+// =============================================================================
+// Projectors: read models
+// =============================================================================
+
+namespace sourced {
+
+class Store;
+
+/// What all projectors have in common. Not for use by itself.
+template <class T>
+class ProjectorBase : public Reactor {
+public:
+    using State = T;
+
+protected:
+    explicit ProjectorBase(std::string_view name);
+
+    /// Changes the state by an event: `(State&, const Event&)`.
+    template <class F>
+    void event(F handler);
+    /// One handler for several events: `event<Opened, Closed>([](State& state, const auto& event) {...})`.
+    template <class First, class... More, class F>
+    void event(F handler);
+    /// Events that `sync` wants to see though they leave the state alone.
+    template <class First, class... More>
+    void event();
+    /// Called before each event: `(State&)` or `(State&, const Envelope&)`.
+    template <class F>
+    void before_evolve(F handler);
+
+    /// Stores the state, once after a batch of one stream: `(const State&)`, then any of `std::string_view id`, `const Batch&`,
+    /// `Transaction&`, in this order. Runs in the transaction that records the batch as handled: what is written
+    /// through the Transaction is exactly once. When it throws, neither is kept.
+    template <class F>
+    void sync(F handler);
+    /// Empties the read model, `(Transaction&)`, in the transaction that resets the group.
+    template <class F>
+    void on_reset(F handler);
+    /// Creates the read model's tables, `(Transaction&)`, whenever the projector is added to an App: `create table if not exists`.
+    template <class F>
+    void on_install(F handler);
+
+    void options(ReactorOptions options) { definition_.options = std::move(options); }
+};
+
+/// Keeps a read model up to date whose rows are its state: loaded, changed by events, stored again.
+///
+///     struct Totals : sourced::Projector<Total> {
+///         Totals() : Projector("totals") {
+///             state([](std::string_view id, sourced::Reader& db) {
+///                 auto row = db.row("select total from totals where id = ?", id);
+///                 return Total{row ? row->integer(0) : 0};
+///             });
+///             event([](Total& total, const ItemAdded& added) { total.sum += added.price; });
+///             sync([](const Total& total, std::string_view id, sourced::Transaction& db) {
+///                 db.execute("insert or replace into totals values (?, ?)", id, total.sum);
+///             });
+///         }
+///     };
+///
+/// One load and one sync for each batch of a stream. Handlers are declared and called as those of an Actor.
+template <class T>
+class Projector : public ProjectorBase<T> {
+protected:
+    /// `name` is durable: the group's progress is kept under it. Without one it is the name of the class.
+    explicit Projector(std::string_view name = {});
+
+    /// Loads the state that is stored for a stream, or makes a blank one: `(std::string_view id)` or
+    /// `(std::string_view id, Reader&)`.
+    template <class F>
+    void state(F handler);
+
+    /// Keys the read model by a value of the event instead of the stream: `(const Event&)` gives text or an integer.
+    ///
+    ///     key([](const OrderPaid& paid) { return paid.country; });
+    ///
+    /// Then `id` is that value everywhere, and loading and changing the state is done in the transaction
+    /// too, since streams that share a key are handled at the same time. Every event of the projector needs one.
+    template <class F>
+    void key(F handler);
+    /// One handler for several events.
+    template <class First, class... More, class F>
+    void key(F handler);
+};
+
+/// A projector whose state is what all events of the stream make of a blank one; `sync` writes it where it is
+/// read. It can therefore also be loaded as of any seq: `app.load<History>("cart-1", 7)`.
+template <class T>
+class EventSourcedProjector : public ProjectorBase<T> {
+public:
+    using State = T;
+
+    /// As Actor::evolve.
+    [[nodiscard]] State evolve(std::string_view stream, const Messages& messages) const;
+
+protected:
+    explicit EventSourcedProjector(std::string_view name = {});
+
+    /// Makes the blank state: `()` or `(std::string_view id)`. Without it: `State{}`.
+    template <class F>
+    void state(F handler);
+};
+
+/// A read model without SQL: each state is a JSON row of a table of its own.
+///
+///     struct Revenue : sourced::Projection<Country> {  // struct Country { std::int64_t sum = 0; SOURCED_VALUE(sum) };
+///         Revenue() : Projection("revenue") {
+///             key([](const OrderPaid& paid) { return paid.country; });
+///             event([](Country& country, const OrderPaid& paid) { country.sum += paid.amount; });
+///         }
+///     };
+///     auto& revenue = app.add<Revenue>();
+///     revenue.get(app.store(), "France");
+///
+/// The table is `projection_<name>` with the columns `id` and `state`, made when the projector is added:
+///
+///     select id, state ->> '$.sum' from projection_revenue order by 2 desc;
+template <class T>
+class Projection : public Projector<T> {
+public:
+    using State = T;
+
+    /// The stored state of a stream or key; nothing when there is none.
+    /// Throws Undecodable when the row holds something else.
+    [[nodiscard]] std::optional<State> get(Store& store, std::string_view id) const;
+    [[nodiscard]] std::optional<State> get(Reader& reader, std::string_view id) const;
+    /// The table's name, unquoted.
+    [[nodiscard]] std::string table() const { return "projection_" + this->name(); }
+
+protected:
+    /// Throws Invalid for a name that holds a NUL.
+    explicit Projection(std::string_view name);
+
+    /// Makes the state that a row begins with: `()` or `(std::string_view id)`. Without it: `State{}`.
+    template <class F>
+    void state(F handler);
+
+private:
+    template <class F>
+    void load_rows(F blank);
+
+    // Storing is its own business.
+    using ProjectorBase<T>::sync;
+    using ProjectorBase<T>::on_install;
+    using ProjectorBase<T>::on_reset;
+};
+
+}  // namespace sourced
+
+// =============================================================================
+// Store: the log, the schedule, and how groups get through them
+// =============================================================================
+
+namespace sourced {
+
+/// What an acknowledged commit survives. `full`: a power cut. `normal`: the death
+/// of every process; a power cut may take the newest commits, never leaving a hole.
+enum class Durability { full, normal };
+
+/// A group as it is stored.
+struct GroupSpec {
+    std::string name;
+    std::vector<std::string> types{};  ///< handled type names; the stored set only grows
+    Start start{};
+};
+
+/// A worker's right to process one stream for one group.
+struct Claim {
+    std::int64_t group = 0;   ///< row id of the group
+    std::int64_t stream = 0;  ///< row id of the stream
+    std::string stream_name;
+    std::int64_t acked = 0;    ///< last position handled
+    std::int64_t pending = 0;  ///< lower bound of the first position not yet handled
+    std::int64_t known = 0;    ///< highest position discovered
+    std::int64_t highest = 0;  ///< highest position ever handled: at or below it, or at or below `begins`, is a replay
+    std::int64_t begins = 0;
+    std::int64_t fence = 0;
+    int attempts = 0;              ///< failed tries of the message at `attempted`
+    std::int64_t attempted = 0;
+    int deaths = 0;                ///< times a process died over this claim: use batches of one when not 0
+};
+
+/// A failure of user code or of decoding.
+struct Failure {
+    std::int64_t position = 0;  ///< the message it happened at
+    std::string type;           ///< the exception's type
+    std::string text;
+    std::optional<Time> retry_at{};  ///< try again then; otherwise the group is stopped
+};
+
+/// What a worker has made of a claim. Committed as one: all of it or nothing.
+struct Handled {
+    Claim claim;
+    std::int64_t acked = 0;  ///< last position handled, claim.acked when none
+    std::vector<Append> appends{};
+    std::vector<Scheduled> schedules{};  ///< entries with a due time that has passed are appended at once
+    /// A decision for the claimed stream holds only while no message of these types
+    /// stands behind `decided_on` in it. Null: no decision was taken.
+    const std::unordered_set<std::string>* evolves = nullptr;
+    std::int64_t decided_on = 0;
+    std::function<void(Transaction&)> sync{};  ///< user code, run in the transaction
+    std::optional<Failure> failure{};
+    bool release = false;  ///< give the claim back without counting anything (shutdown, store trouble)
+};
+
+/// How the commit of one Handled went.
+struct Outcome {
+    enum class Result {
+        done,
+        lost,      ///< the claim had passed to somebody else, or the group was stopped or reset: nothing was written
+        conflict,  ///< a message that the decision depends on came in between: decide again, the claim is still held
+        failed     ///< sync threw `error`: nothing was written, the claim is still held
+    };
+    Result result = Result::done;
+    std::exception_ptr error{};
+    std::vector<Appended> appended{};  ///< one for each append
+};
+
+/// The one step of a worker: commits what is finished, looks for new work of a
+/// group and claims some of it, in one transaction.
+struct Exchange {
+    std::vector<Handled> finished{};
+    std::int64_t group = 0;
+    std::size_t claims = 0;  ///< at most so many new claims; 0: none are looked for
+};
+struct Exchanged {
+    std::vector<Outcome> outcomes{};  ///< one for each finished
+    std::vector<Claim> claims{};      ///< oldest pending first
+    std::int64_t scanned = 0;         ///< the log has been searched for the group up to here
+    bool more = false;                ///< there was more to claim or to search than was asked for
+    std::optional<Time> next_retry{}; ///< when the group's next waiting stream is due
+    bool active = true;               ///< false: the group is stopped, or this program cannot handle all its types
+};
+
+/// What happened to the log in a commit of this process.
+struct Committed {
+    std::int64_t head = 0;                      ///< last position
+    const std::vector<std::string>* types = nullptr;  ///< types that were appended; null: unknown, assume all
+    std::optional<Time> due{};                  ///< the earliest time at which something scheduled here is due
+    bool groups_changed = false;                ///< a group was started, stopped or reset
+};
+
+/// Handling at once, without a worker (App::handle): the command and what was decided on it.
+struct Direct {
+    std::int64_t group = 0;
+    std::string stream;
+    std::int64_t decided_on = 0;  ///< the stream's seq the state stands at; also: nothing of the group may be pending
+    const std::unordered_set<std::string>* evolves = nullptr;
+    Messages messages;            ///< the command first, then what follows from it
+    std::function<void(Transaction&)> sync{};  ///< user code, run in the transaction after the append; may run again
+};
+struct DirectOutcome {
+    enum class Result { done, conflict, pending };  ///< pending: work of the group on this stream is open or claimed
+    Result result = Result::done;
+    Appended appended{};
+};
+
+/// How far one group is.
+struct GroupInfo {
+    std::int64_t id = 0;
+    std::string name;
+    bool active = true;
+    std::string reason;           ///< why it was stopped
+    std::string error_type;       ///< the exception that stopped it, if one did
+    std::string error_text;
+    std::int64_t error_position = 0;
+    std::vector<std::string> types;
+    std::int64_t begins = 0;
+    std::int64_t scanned = 0;
+    std::int64_t streams = 0;     ///< streams in which it has handled something
+    std::int64_t oldest = 0;      ///< lowest of its offsets that is not 0
+    std::int64_t newest = 0;      ///< highest of its offsets
+    std::int64_t lag = 0;         ///< messages of its types not yet handled
+    Duration lag_time{};          ///< age of the oldest of them
+    std::int64_t retrying = 0;    ///< streams waiting for a retry
+    std::optional<Time> next_retry{};
+    std::string retry_error;      ///< the newest error of a stream that waits
+};
+
+/// The whole file in numbers.
+struct Stats {
+    std::int64_t messages = 0;  ///< the last position
+    std::int64_t streams = 0;
+    std::int64_t scheduled = 0;
+    std::vector<GroupInfo> groups;
+
+    /// The group of this name. Throws NotRegistered.
+    [[nodiscard]] SOURCED_API const GroupInfo& group(std::string_view name) const;
+};
+
+/// The append-only log of every message, ordered within its stream by `seq` and
+/// across all streams by `position`; the messages that wait for their time; and
+/// the progress of every group.
+///
+///     store.append("cart-1", {ItemAdded{"p1", 1000, 2}}, expect_seq(3));
+///
+/// Safe to share between threads; each call is one transaction. Errors are
+/// StoreError unless said otherwise; its text tells what was tried, on which
+/// file, and what was found. After one the store goes on when the cause is gone.
+class Store {
+public:
+    Store() = default;
+    Store(const Store&) = delete;
+    Store& operator=(const Store&) = delete;
+    virtual ~Store() = default;
+
+    // ---- append
+
+    /// Appends `messages` to `stream` in order, all or none.
+    /// Throws Conflict when the stream is no longer at the expected seq; nothing
+    /// is written then. Messages whose ids are all in the log already, equal in
+    /// stream, type and payload, are not written again: the first result is given,
+    /// whatever the expected seq. Only some known, or not equal: Invalid.
+    /// An empty list is a no-op. A blank stream name is Invalid.
+    virtual Appended append(std::string_view stream, const Messages& messages, Expect expect = any_seq) = 0;
+
+    /// Appends to several streams, all or none; one result for each part.
+    virtual std::vector<Appended> append_all(const std::vector<Append>& parts) = 0;
+
+    /// Runs `body` in one write transaction; when it throws, nothing of it is kept.
+    /// `body` runs once.
+    virtual void transaction(const std::function<void(Transaction&)>& body) = 0;
+
+    // ---- read: each call sees one consistent state
+
+    virtual void read_stream(std::string_view stream, const StreamRange& range, const Visit& visit) = 0;
+    virtual void read_log(const LogRange& range, const Visit& visit) = 0;
+    [[nodiscard]] Messages stream(std::string_view stream, const StreamRange& range = {});
+    [[nodiscard]] Messages log(const LogRange& range = {});
+
+    /// The message with this id, if it is in the log.
+    [[nodiscard]] virtual std::optional<Message> find(const Id& id) = 0;
+    /// All messages with the same correlation as the message `id`, in log order.
+    [[nodiscard]] virtual Messages correlated(const Id& id) = 0;
+    /// The streams changed last, newest first. A negative limit is Invalid.
+    [[nodiscard]] virtual std::vector<StreamInfo> recent_streams(std::int64_t limit = 10) = 0;
+    /// A stream's last seq; 0 when it has no message.
+    [[nodiscard]] virtual std::int64_t stream_seq(std::string_view stream) = 0;
+    /// The last position; 0 when the log is empty.
+    [[nodiscard]] virtual std::int64_t head() = 0;
+    /// The first position recorded at or after `time`; head() + 1 when there is none.
+    [[nodiscard]] virtual std::int64_t position_at(Time time) = 0;
+    /// Runs `body` with read access to all tables of the file.
+    virtual void read(const std::function<void(Reader&)>& body) = 0;
+
+    // ---- schedule
+
+    /// Keeps messages until their time. Ids are unique across log and schedule.
+    virtual void schedule(const std::vector<Scheduled>& entries) = 0;
+    /// Moves messages that are due at `now` into the log, in order of due time;
+    /// at most `limit`. Gives how many.
+    virtual std::size_t promote(Time now, std::size_t limit = 1000) = 0;
+    /// When the next message is due.
+    [[nodiscard]] virtual std::optional<Time> next_due() = 0;
+    /// What waits, in order of due time.
+    [[nodiscard]] virtual std::vector<Scheduled> scheduled(std::size_t limit = 100) = 0;
+
+    // ---- groups
+
+    /// Stores the group or adds new types to it, and gives its row.
+    /// A type that is added later is delivered from the log's head on.
+    virtual GroupInfo register_group(const GroupSpec& spec) = 0;
+    /// See Exchange. The claims belong to this process.
+    virtual Exchanged exchange(const Exchange& step) = 0;
+    /// Claims one stream for a group, whatever else is pending; nothing when
+    /// another holds it, the group is stopped or the stream has no message.
+    virtual std::optional<Claim> claim_stream(std::int64_t group, std::string_view stream) = 0;
+    virtual DirectOutcome commit_direct(const Direct& direct) = 0;
+    /// Stops a group: nothing is claimed any more, work under way is dropped.
+    /// Throws NotRegistered for a name that is not stored.
+    virtual void stop_group(std::string_view name, std::string_view reason) = 0;
+    /// Starts it again where it stopped; errors and retries are cleared.
+    virtual void start_group(std::string_view name) = 0;
+    /// Lets the group pass everything behind `position` again, in all streams;
+    /// `on_reset` runs in the same transaction. What it had handled before is a replay.
+    virtual void reset_group(std::string_view name, std::int64_t position,
+                             const std::function<void(Transaction&)>& on_reset) = 0;
+    [[nodiscard]] virtual Stats stats() = 0;
+
+    // ---- processes
+
+    /// Says that this process lives, and takes back the claims of processes whose
+    /// beat was seen unchanged for `claim_time` on this process's steady clock, or that
+    /// ran before the machine was started. Gives how many claims were taken back.
+    virtual std::size_t beat(Duration claim_time) = 0;
+    /// Called after every commit of this process that appended, scheduled or changed a
+    /// group, on the thread that committed. Must not call the store. Set once, before use.
+    virtual void on_commit(std::function<void(const Committed&)> callback) = 0;
+    /// Waits until another process may have written, `timeout` has passed or
+    /// interrupt_wait() was called. True: another process wrote.
+    virtual bool wait_for_others(Duration timeout) = 0;
+    virtual void interrupt_wait() = 0;
+};
+
+struct StoreOptions {
+    std::string path{};  ///< empty: in memory
+    Durability durability = Durability::full;
+    std::function<Time()> clock{};  ///< default: the system's
+    std::size_t max_payload = 16u << 20;  ///< bytes of one payload
+    Duration busy_timeout = std::chrono::seconds(5);  ///< how long to wait for another process's write
+    std::size_t checkpoint_bytes = 16u << 20;  ///< size of the WAL at which it is brought into the file
+    std::function<void(std::string_view warning)> warn{};
+    std::string vfs{};  ///< name of a SQLite VFS; empty: the default one
+};
+
+/// Opens or creates a file of the engine. Throws StoreError: not a database, another
+/// application's file, a newer schema, no permission, a network file system.
+[[nodiscard]] SOURCED_API std::unique_ptr<Store> open_store(const StoreOptions& options = {});
+
+}  // namespace sourced
+
+
+// =============================================================================
+// Verify: is the file what it promises to be?
+// =============================================================================
+
+namespace sourced {
+
+/// One broken promise.
+struct Violation {
+    std::string invariant;      ///< "I1" to "I12", as verify() lists them
+    std::string text;           ///< what was found, where, and what was expected
+    std::string stream{};       ///< empty: of no single stream
+    std::int64_t position = 0;  ///< 0: of no single message
+};
+
+struct VerifyOptions {
+    /// SQLite's own integrity_check over every page, about half of the time. Without it
+    /// a damaged page that no message lies on can go unseen.
+    bool integrity = true;
+    /// Ids that were acknowledged to somebody who kept them outside the file.
+    std::vector<Id> acknowledged{};
+    std::size_t limit = 100;  ///< stop after so many violations
+    /// Called every few thousand messages, and at the end with done == total.
+    std::function<void(std::int64_t done, std::int64_t total)> progress{};
+    /// Told when this program's SQLite can damage a file that other connections checkpoint.
+    std::function<void(std::string_view warning)> warn{};
+    std::string vfs{};  ///< name of a SQLite VFS; empty: the default one
+};
+
+/// Checks what the file alone can show, and gives what is broken; nothing when all is well.
+///
+///     for (const auto& violation : sourced::verify("shop.db")) {
+///         std::cerr << violation.invariant << ": " << violation.text << '\n';
+///     }
+///
+///     I1   the seqs of a stream are 1..n in the order of their positions, positions are 1..n
+///     I2   a stream's head is its last message's seq
+///     I3   message ids are unique; a cause exists, comes earlier and has the same correlation
+///     I4   no offset lies beyond the log, and no message was passed over by a group that handles it
+///     I5   what came of a command was written in one transaction, once
+///     I7   what came of a stream's commands follows the order of the commands
+///     I8   a claim has an owner that is known, and nothing else has one
+///     I9   a message is scheduled or in the log, not both
+///     I10  what was acknowledged is in the log or scheduled (VerifyOptions::acknowledged)
+///     I11  row checksums, the engine's own schema, integrity_check and foreign_key_check
+///     I12  a stopped group holds no claim
+///
+/// What a read model should hold (I6) and when something became due (I9) only the application knows.
+/// A message whose cause was never in this log says so with a metadata entry "outside_cause".
+///
+/// Opens the file for reading only and never moves the WAL into it; sees one consistent state, so
+/// processes that write at the same time do no harm, though the WAL cannot shrink meanwhile. An empty -wal
+/// and a -shm may stay behind. Memory is bounded, whatever the file's size. Damage that keeps SQLite from reading
+/// is a violation of I11. Throws StoreError when there is no such file, it cannot be opened, or it has
+/// nothing of the engine in it.
+[[nodiscard]] SOURCED_API std::vector<Violation> verify(const std::string& path, const VerifyOptions& options = {});
+
+}  // namespace sourced
+// =============================================================================
+// App: reactors, a store and the threads that bring them together
+// =============================================================================
+
+namespace sourced {
+
+enum class Level { debug, info, warning, error };
+
+/// One line for the log sink; `fields` are pairs of name and value.
+struct LogRecord {
+    Level level = Level::info;
+    std::string text;
+    std::vector<std::pair<std::string, std::string>> fields;
+};
+
+struct Options {
+    std::string path{};                         ///< the file; empty: in memory
+    Durability durability = Durability::full;
+    std::size_t batch_size = 50;                ///< messages of one stream handled together
+    std::size_t claim_count = 64;               ///< streams a worker takes at a time
+    Retries retries{};
+    Duration claim_time = std::chrono::seconds(10);  ///< silence after which a process counts as dead
+    int deaths = 10;                            ///< times a message may take its process down before the group stops
+    std::size_t cached_states = 10'000;         ///< states kept in memory
+    Duration busy_timeout = std::chrono::seconds(5);
+    std::size_t checkpoint_bytes = 16u << 20;
+    std::function<Time()> clock{};              ///< default: the system's
+    std::uint64_t seed = 0;                     ///< of ids and of jitter; 0: from the system
+    std::function<void(const LogRecord&)> log{};
+};
+
+/// A state and the seq of the last message in it.
+template <class State>
+struct Loaded {
+    State state;
+    std::int64_t seq = 0;
+};
+
+/// What came of a command that was handled at once.
+class Result {
+public:
+    [[nodiscard]] bool refused() const noexcept { return refusal_.has_value(); }
+    explicit operator bool() const noexcept { return !refused(); }
+    /// Why it was refused; empty when it was not.
+    [[nodiscard]] std::string_view reason() const noexcept { return refusal_ ? std::string_view(*refusal_) : std::string_view(); }
+    /// The command as stored.
+    [[nodiscard]] const Message& command() const noexcept { return command_; }
+    /// The events as stored, the engine's own `sourced.refused` included.
+    [[nodiscard]] const Messages& events() const noexcept { return events_; }
+
+private:
+    friend class App;
+    Message command_;
+    Messages events_;
+    std::optional<std::string> refusal_;
+};
+
+namespace detail {
+class Engine;
+}
+
+template <class R>
+class Bound;
+
+/// An application: its reactors, its store and its workers.
+///
+///     sourced::App app({.path = "shop.db"});
+///     app.add<Cart>();
+///     app.dispatch("cart-1", AddItem{"p1", 1000, 2});
+///     app.run_until_idle();
+///
+/// Safe to share between threads once every reactor is added.
+class App {
+public:
+    /// Throws StoreError when the file cannot be opened.
+    SOURCED_API explicit App(Options options = {});
+    /// Stops the workers first: batches under way end, claims are given back.
+    SOURCED_API ~App();
+    App(const App&) = delete;
+    App& operator=(const App&) = delete;
+
+    /// Adds a reactor, made from `arguments`, and registers its group and types.
+    /// Throws Error for a second reactor of the same name, for a type name that another C++
+    /// type has, and when workers are running.
+    template <class R, class... Arguments>
+    R& add(Arguments&&... arguments);
+
+    // ---- sending
+
+    /// Appends a command (or an event) to a stream and gives it as stored: it is
+    /// durable when this returns. Workers handle it later.
+    Message dispatch(std::string_view stream, Message message) { return do_dispatch(stream, std::move(message)); }
+    /// Several messages in one transaction, each to the stream it names (Message::to).
+    SOURCED_API Messages dispatch(Messages messages);
+
+    /// Loads the actor's state, decides, and appends the command with what follows from it,
+    /// in one transaction and without a worker. What is pending for the actor in this stream is handled first.
+    /// Throws what the handler throws (nothing is stored then), and Error when a worker holds
+    /// the stream for longer than the claim time.
+    template <class A, class C>
+    Result handle(std::string_view stream, const C& command);
+
+    // ---- looking
+
+    /// The state of an actor or event-sourced projector, as of the seq `upto` (included).
+    template <class R>
+    [[nodiscard]] Loaded<typename R::State> load(std::string_view stream,
+                                                 std::int64_t upto = std::numeric_limits<std::int64_t>::max());
+    /// All messages of a stream in order; none when it does not exist.
+    [[nodiscard]] SOURCED_API Messages history(std::string_view stream, const StreamRange& range = {});
+    /// An actor bound to one stream, for consoles and scripts.
+    template <class A>
+    [[nodiscard]] Bound<A> actor(std::string_view stream);
+
+    // ---- running
+
+    /// Handles everything there is on the calling thread, scheduled messages and retries that
+    /// are due included, and returns how many messages were handled. Not while workers run.
+    SOURCED_API std::size_t run_until_idle();
+    /// Starts worker threads; returns at once.
+    SOURCED_API void start(std::size_t workers = 2);
+    /// Starts workers and returns after SIGINT or SIGTERM, when they have stopped.
+    SOURCED_API void run(std::size_t workers = 2);
+    /// Ends the batches under way, gives claims back, joins the threads. Idempotent.
+    SOURCED_API void stop();
+    /// Waits until all groups that are not stopped have handled everything that was in the log when this was called;
+    /// false when `timeout` passed first.
+    SOURCED_API bool wait_until_idle(Duration timeout);
+
+    // ---- groups
+
+    SOURCED_API void stop_group(std::string_view group, std::string_view reason = "stopped by hand");
+    SOURCED_API void start_group(std::string_view group);
+    /// Passes the log again from the start: read models are emptied by `on_reset` and
+    /// built anew; nothing is decided or sent a second time.
+    SOURCED_API void reset_group(std::string_view group);
+    [[nodiscard]] SOURCED_API Stats stats();
+
+    [[nodiscard]] SOURCED_API Store& store();
+    [[nodiscard]] SOURCED_API const Registry& registry() const;
+
+private:
+    SOURCED_API void do_add(std::unique_ptr<Reactor> reactor);
+    SOURCED_API Message do_dispatch(std::string_view stream, Message message);
+    SOURCED_API Result do_handle(const detail::Definition& definition, std::string_view stream, Message command);
+    SOURCED_API std::pair<detail::Box, std::int64_t> do_load(const detail::Definition& definition, std::string_view stream,
+                                                             std::int64_t upto);
+    [[nodiscard]] SOURCED_API Reactor& find(const std::type_info& type);
+
+    std::unique_ptr<detail::Engine> engine_;
+};
+
+/// An actor at one stream.
+///
+///     auto cart = app.actor<Cart>("cart-1");
+///     cart.handle(AddItem{"p1", 1000, 2});
+///     std::cout << cart.state().total() << " at seq " << cart.seq() << '\n';
+///
+/// Refers to its App and holds nothing but the stream's name: every call looks anew.
+template <class A>
+class Bound {
+public:
+    Bound(App& app, std::string_view stream) : app_(&app), stream_(stream) {}
+    template <class C>
+    Result handle(const C& command) { return app_->template handle<A>(stream_, command); }
+    [[nodiscard]] typename A::State state() const { return app_->template load<A>(stream_).state; }
+    [[nodiscard]] typename A::State state(std::int64_t upto) const { return app_->template load<A>(stream_, upto).state; }
+    [[nodiscard]] std::int64_t seq() const { return app_->template load<A>(stream_).seq; }
+    [[nodiscard]] Messages history() const { return app_->history(stream_); }
+
+private:
+    App* app_;
+    std::string stream_;
+};
+
+}  // namespace sourced
+
+// =============================================================================
+// Testing: given / when / then
+// =============================================================================
+
+#include <atomic>
+#include <iosfwd>
+
+namespace sourced::testing {
+
+/// Whether a step did what was expected; if not, its text says what it did instead.
+class [[nodiscard]] Verdict {
+public:
+    Verdict(bool right, std::string text) : right_(right), text_(std::move(text)) {}
+
+    explicit operator bool() const noexcept { return right_; }
+    [[nodiscard]] const std::string& text() const noexcept { return text_; }
+    SOURCED_API friend std::ostream& operator<<(std::ostream& out, const Verdict& verdict);
+
+private:
+    bool right_;
+    std::string text_;
+};
+
+namespace detail {
+
+/// Where a reactor stands after its past.
+struct Past {
+    sourced::detail::Box state;
+    std::string stream;
+    std::int64_t seq = 0;
+};
+[[nodiscard]] SOURCED_API Past past_of(const sourced::detail::Definition& definition, std::string_view stream,
+                                       const Messages& past);
+[[nodiscard]] SOURCED_API Verdict same_json(std::string_view what, const std::string& expected, const std::string& found);
+
+}  // namespace detail
+
+/// Something that a step may lead to: an event, a refusal, or a dispatched command.
+class Expected {
+public:
+    template <class T>
+        requires is_message<T>
+    Expected(const T& event) : what_(Message(event)) {}
+    Expected(Message event) : what_(std::move(event)) {}
+    Expected(Refusal refusal) : what_(std::move(refusal)) {}
+    Expected(Dispatch dispatch) : what_(std::move(dispatch)) {}
+
+private:
+    friend class Step;
+    std::variant<Message, Refusal, Dispatch> what_;
+};
+
+/// What came of one message: asked by `then`, once the reactor has handled it.
+class Step {
+public:
+    /// Exactly these came of it, in this order. Payloads are compared as JSON.
+    template <class... Outcome>
+    Verdict then(const Outcome&... expected) const {
+        return judge({Expected(expected)...});
+    }
+    /// Nothing came of it.
+    SOURCED_API Verdict then_nothing() const;
+    /// The handler threw an E whose text contains `text`.
+    template <class E = std::exception>
+    Verdict then_throws(std::string_view text = {}) const;
+
+    /// The events that were decided, with stream and seq as if they had been stored.
+    [[nodiscard]] const Messages& events() const noexcept { return events_; }
+    /// The seq of the stream's last message.
+    [[nodiscard]] std::int64_t seq() const noexcept { return seq_; }
+
+protected:
+    SOURCED_API Step(const sourced::detail::Definition& definition, std::string_view stream, const Messages& past,
+                     Message message);
+    [[nodiscard]] const void* erased_state() const noexcept { return state_.get(); }
+
+private:
+    SOURCED_API Verdict judge(const std::vector<Expected>& expected) const;
+    SOURCED_API Verdict judge_error(bool right_type, const std::type_info& type, std::string_view text) const;
+    void take(const sourced::detail::Definition& definition, Message message);
+    [[nodiscard]] std::vector<std::string> outcomes() const;
+
+    sourced::detail::Box state_;
+    std::string stream_;
+    std::int64_t seq_ = 0;
+    Messages events_;
+    std::optional<Refusal> refusal_;
+    std::vector<Dispatch> dispatches_;
+    std::exception_ptr error_;
+};
+
+/// A Step that knows the type of the state.
+template <class State>
+class StepOf : public Step {
+public:
+    StepOf(const sourced::detail::Definition& definition, std::string_view stream, const Messages& past, Message message)
+        : Step(definition, stream, past, std::move(message)) {}
+    /// The state after the step.
+    [[nodiscard]] const State& state() const { return *static_cast<const State*>(this->erased_state()); }
+};
+
+/// A reactor at a stream with a past, without store or threads. See given().
+template <class R>
+class Given {
+public:
+    using State = typename R::State;
+
+    /// Refers to `reactor`, which has to outlive it.
+    Given(const R& reactor, Messages past) : reactor_(&reactor), past_(std::move(past)) {}
+    Given(std::unique_ptr<R> reactor, Messages past)
+        : owned_(std::move(reactor)), reactor_(owned_.get()), past_(std::move(past)) {}
+
+    /// The stream's name; `<reactor>-1` when it is not said.
+    Given& stream(std::string_view name) & { stream_ = name; return *this; }
+    Given&& stream(std::string_view name) && { stream_ = name; return std::move(*this); }
+    /// More of the past.
+    template <class... E>
+    Given& and_given(const E&... past) & { (past_.push_back(Message(past)), ...); return *this; }
+    template <class... E>
+    Given&& and_given(const E&... past) && { return std::move(and_given(past...)); }
+
+    /// Lets the reactor handle a command, or see an event and react to it.
+    [[nodiscard]] StepOf<State> when(Message message) const;
+    /// The state that the past has led to. A state-stored projector loads it first, without a Reader.
+    [[nodiscard]] State state() const;
+    /// Compares states by their JSON.
+    Verdict then_state(const State& expected) const;
+
+private:
+    std::unique_ptr<R> owned_;
+    const R* reactor_;
+    Messages past_;
+    std::string stream_;
+};
+
+/// Begins a test of an actor or projector. The verdict prints itself in any framework that streams:
+///
+///     CHECK(given<Cart>(ItemAdded{"p1", 1000, 2}, CheckedOut{})
+///               .when(AddItem{"p2", 500, 1})
+///               .then(sourced::refuse("cart is not open")));
+template <class R, class... E>
+[[nodiscard]] Given<R> given(const E&... past);
+/// The same for a reactor whose constructor wants arguments: `given(CartListings(table), ItemAdded{...})`.
+template <class R, class... E>
+    requires std::derived_from<R, Reactor>
+[[nodiscard]] Given<R> given(const R& reactor, const E&... past);
+
+/// A clock that is set by hand. Copies show the same time.
+///
+///     sourced::testing::Clock clock;
+///     sourced::App app({.clock = clock});
+///     clock.advance(20s);
+///
+/// Begins at 2025-01-01T00:00:00Z. Safe to share between threads. Workers that sleep do not notice:
+/// use run_until_idle().
+class Clock {
+public:
+    SOURCED_API explicit Clock(Time start = Time(std::chrono::seconds(1'735'689'600)));
+
+    [[nodiscard]] Time now() const noexcept { return Time(Duration(time_->load())); }
+    [[nodiscard]] Time operator()() const noexcept { return now(); }
+    SOURCED_API void advance(Duration duration);
+    void set(Time time) { time_->store(time.time_since_epoch().count()); }
+
+private:
+    std::shared_ptr<std::atomic<std::int64_t>> time_;
+};
+
+}  // namespace sourced::testing
+
+
+// =============================================================================
+// Messages: template bodies
+// =============================================================================
+
+namespace sourced {
+namespace detail {
+
+// ---- Names out of the text of a macro's arguments
+
+// `text` is what stands between the parentheses: a string literal, then the fields.
+template <std::size_t N>
+constexpr std::array<std::string_view, N> split_names(std::string_view text) {
+    std::array<std::string_view, N> names{};
+    std::size_t at = text.empty() ? 0 : 1;
+    while (at < text.size() && text[at] != '"') at += text[at] == '\\' ? 2 : 1;
+    ++at;
+    for (auto& name : names) {
+        while (at < text.size() && (text[at] == ',' || text[at] == ' ')) ++at;
+        const std::size_t begin = at;
+        while (at < text.size() && text[at] != ',' && text[at] != ' ') ++at;
+        name = text.substr(begin, at - begin);
+    }
+    return names;
+}
+
+template <std::size_t N, class E>
+constexpr EnumNames<N, E> enum_names(std::string_view text, const E (&values)[N]) {
+    EnumNames<N, E> result;
+    result.names = split_names<N>(text);
+    for (std::size_t i = 0; i < N; ++i) result.values[i] = values[i];
+    return result;
+}
+
+template <class Archive, class Self, class... Members>
+void serialize_fields(Archive& archive, Self&, const char*, Members&... members) {
+    if constexpr (sizeof...(Members) > 0) {
+        static constexpr auto names = split_names<sizeof...(Members)>(Self::sourced_fields);
+        std::size_t index = 0;
+        (archive.field(names[index++], members), ...);
+    }
+}
+
+// ---- The archives
+
+// Where in a value we are; a chain on the stack, made into text only for a problem.
+struct Place {
+    const Place* outer = nullptr;
+    std::string_view key{};
+    std::size_t index = 0;
+    bool is_index = false;
+};
+
+template <class T>
+struct NamedValue : std::false_type {};
+template <class T>
+struct NamedValue<cereal::NameValuePair<T>> : std::true_type {};
+
+inline constexpr std::array<std::string_view, 10> unnamed{"value0", "value1", "value2", "value3", "value4",
+                                                          "value5", "value6", "value7", "value8", "value9"};
+
+// What cereal's `serialize` functions call: archive(CEREAL_NVP(a), CEREAL_NVP(b)).
+template <class Archive, class... T>
+void take_values(Archive& archive, std::size_t& count, T&&... values) {
+    const auto one = [&](auto&& value) {
+        if constexpr (NamedValue<std::remove_cvref_t<decltype(value)>>::value) archive.field(value.name, value.value);
+        else archive.field(unnamed.at(count++), value);
+    };
+    (one(values), ...);
+}
+
+struct Buffer;
+
+// Writes JSON without blanks into a buffer of this thread.
+class SOURCED_API JsonWriter {
+public:
+    using is_saving = std::true_type;
+    using is_loading = std::false_type;
+    static constexpr std::size_t most_depth = 64;
+
+    JsonWriter();
+    ~JsonWriter();
+    JsonWriter(const JsonWriter&) = delete;
+    JsonWriter& operator=(const JsonWriter&) = delete;
+
+    template <class... T>
+    JsonWriter& operator()(T&&... values) {
+        take_values(*this, unnamed_, values...);
+        return *this;
+    }
+    template <class T>
+    void field(std::string_view name, const T& value);
+
+    void null();
+    void boolean(bool value);
+    void integer(std::int64_t value);
+    void natural(std::uint64_t value);
+    void real(double value);
+    void real(float value);
+    void text(std::string_view value);
+    void base64(const void* bytes, std::size_t size);
+    void time(std::int64_t seconds, std::int64_t nanoseconds);
+    void id(const Id& value);
+    void raw(std::string_view json);
+
+    // `place` is where the members of the container keep their name or index.
+    void begin(char bracket, Place& place);
+    void end(char bracket, const Place& place);
+    void key(Place& place, std::string_view name);   // any text
+    void name(std::string_view name);                // an identifier, of the innermost place
+    void element(Place& place) {
+        comma();
+        ++place.index;
+    }
+
+    [[nodiscard]] std::string take() const;
+    [[noreturn]] void refuse(std::string_view what) const;
+
+    std::size_t unnamed_ = 0;
+
+private:
+    void comma() {
+        if (comma_) put(',');
+        comma_ = true;
+    }
+    void put(char c) {
+        if (at_ == end_) grow(1);
+        *at_++ = c;
+    }
+    void room(std::size_t size) {
+        if (static_cast<std::size_t>(end_ - at_) < size) grow(size);
+    }
+    void grow(std::size_t size);
+
+    char* at_ = nullptr;
+    char* end_ = nullptr;
+    char* begin_ = nullptr;
+    Place* place_ = nullptr;
+    Buffer* buffer_ = nullptr;
+    std::size_t depth_ = 0;
+    bool comma_ = false;
+};
+
+// Rules with their patterns compiled.
+struct Pattern;
+struct SOURCED_API RuleSet {
+    explicit RuleSet(Rules fields);
+    RuleSet(const RuleSet&) = delete;
+    RuleSet& operator=(const RuleSet&) = delete;
+    ~RuleSet();
+    [[nodiscard]] const FieldRules* find(std::string_view name) const noexcept;
+    [[nodiscard]] const Pattern& pattern(const Rule& rule) const;
+    Rules fields;
+    std::vector<std::pair<const Rule*, std::unique_ptr<Pattern>>> patterns;
+};
+
+struct Parser;
+inline constexpr std::size_t any_size = std::size_t(1) << 30;  // offsets in a tape are 32 bits
+
+// Reads values from the tape that parsing has left. Every problem is kept; reading goes on behind it.
+class SOURCED_API JsonReader {
+public:
+    using is_saving = std::false_type;
+    using is_loading = std::true_type;
+
+    // Parses; a text that is no JSON is a problem too.
+    JsonReader(std::string_view json, Reading reading, const Limits& limits);
+    ~JsonReader();
+    JsonReader(const JsonReader&) = delete;
+    JsonReader& operator=(const JsonReader&) = delete;
+
+    // The object that is being read.
+    struct Object {
+        Object(JsonReader& reader, const RuleSet* rules);  // a problem when there is none
+        ~Object();
+        Object(const Object&) = delete;
+        Object& operator=(const Object&) = delete;
+        explicit operator bool() const noexcept { return begin != nullptr; }
+        void finish();
+
+        JsonReader& reader;
+        const RuleSet* rules;
+        const FieldRules* field_rules = nullptr;
+        Object* outer;
+        const Place* outer_place;
+        const char* begin = nullptr;
+        const char* end = nullptr;
+        const char* cursor = nullptr;
+        const char* value = nullptr;
+        std::size_t first_name;
+        std::size_t problems_before = 0;
+        std::size_t unnamed_before;
+        Place place{};
+        bool irregular = false;  // the fields do not simply follow each other in the order of the members
+    };
+
+    // Members of an array, or of an object used as a map, one after the other.
+    struct Items {
+        Items(JsonReader& reader, bool is_map);
+        ~Items();
+        Items(const Items&) = delete;
+        Items& operator=(const Items&) = delete;
+        explicit operator bool() const noexcept { return begin != nullptr; }
+        [[nodiscard]] bool next();
+        void expect_size(std::size_t size);
+
+        JsonReader& reader;
+        const Place* outer_place;
+        const char* begin = nullptr;
+        const char* cursor = nullptr;
+        const char* end = nullptr;
+        std::string_view key{};
+        std::size_t count = 0;
+        Place place{};
+        bool is_map;
+        bool at_end = false;  // one more was asked for than there are
+    };
+
+    template <class... T>
+    JsonReader& operator()(T&&... values) {
+        take_values(*this, unnamed_, values...);
+        return *this;
+    }
+    template <class T>
+    void field(std::string_view name, T& value);
+
+    [[nodiscard]] bool is_null() const noexcept;
+    [[nodiscard]] bool boolean(bool& value);
+    [[nodiscard]] bool integer(std::int64_t& value, std::int64_t least, std::int64_t most);
+    [[nodiscard]] bool natural(std::uint64_t& value, std::uint64_t most);
+    [[nodiscard]] bool real(double& value);
+    [[nodiscard]] bool real(float& value);
+    [[nodiscard]] bool text(std::string_view& value, std::string_view expected = "string");
+    void text(std::string& value);
+    [[nodiscard]] bool base64(std::string& bytes);
+    // Seconds and nanoseconds since 1970.
+    [[nodiscard]] bool time(std::int64_t& seconds, std::int64_t& nanoseconds, std::int64_t least, std::int64_t most);
+    void id(Id& value);
+    void metadata(Metadata& value);
+    [[nodiscard]] std::size_t one_of(const std::string_view* names, std::size_t count);
+    [[nodiscard]] bool is_text() const noexcept;
+
+    void problem(std::string text);
+    void problem_at(std::string_view key, std::string text);
+    void expected(std::string_view what);
+    void check(const FieldRules& rules, const RuleSet& set, const char* value);
+    [[nodiscard]] bool strict() const noexcept { return strict_; }
+    [[nodiscard]] bool parsed() const noexcept { return root_ != nullptr; }
+    [[nodiscard]] std::size_t problem_count() const noexcept { return problem_count_; }
+    [[nodiscard]] Problems take_problems() { return std::move(problems_); }
+    [[nodiscard]] const char* here() const noexcept { return at_; }
+    void set_lax(bool value) noexcept { lax_ = value; }
+    void take_lax(const RuleSet& rules) noexcept;
+
+    std::size_t unnamed_ = 0;
+
+private:
+    friend struct Object;
+    friend struct Items;
+    [[nodiscard]] bool find(std::string_view name);
+    void leave_field();
+
+    const char* at_ = nullptr;  // the value to be read
+    const char* root_ = nullptr;
+    Parser* parser_ = nullptr;
+    Object* object_ = nullptr;
+    const Place* place_ = nullptr;
+    std::size_t problem_count_ = 0;
+    Problems problems_;
+    bool strict_;
+    bool lax_ = false;
+};
+
+// Collects a JSON Schema. Each `schema_of` leaves its object open, so that the rules of a field can follow.
+class SOURCED_API JsonSchema {
+public:
+    using is_saving = std::true_type;
+    using is_loading = std::false_type;
+
+    template <class... T>
+    JsonSchema& operator()(T&&... values) {
+        take_values(*this, unnamed_, values...);
+        return *this;
+    }
+    template <class T>
+    void field(std::string_view name, const T&);
+
+    // False when the type is being described already: then a reference was written.
+    [[nodiscard]] bool enter(const void* type);
+    void leave() { types_.pop_back(); }
+    void begin_struct(const RuleSet* rules);
+    void end_struct();
+    void add(std::string_view json) { out_ += json; }
+    void add_text(std::string_view text);
+    void add_rules(const FieldRules& rules);
+    template <class T>
+    void nested(std::string_view path);
+    [[nodiscard]] const std::string& text() const noexcept { return out_; }
+    [[nodiscard]] bool has_rules() const noexcept { return has_rules_; }
+    void mark_rules() noexcept { has_rules_ = true; }
+    std::size_t unnamed_ = 0;
+
+private:
+    struct Struct {
+        const RuleSet* rules = nullptr;
+        bool first = true;
+        std::size_t unnamed_before = 0;
+    };
+    const FieldRules* begin_field(std::string_view name);
+
+    std::string out_;
+    std::string path_ = "#";
+    std::vector<std::pair<const void*, std::string>> types_;
+    std::vector<Struct> structs_;
+    bool has_rules_ = false;
+};
+
+// ---- Which kind of type is it?
+
+template <class T, template <class...> class Template>
+inline constexpr bool is_a = false;
+template <template <class...> class Template, class... A>
+inline constexpr bool is_a<Template<A...>, Template> = true;
+
+template <class T>
+inline constexpr bool is_std_array = false;
+template <class T, std::size_t N>
+inline constexpr bool is_std_array<std::array<T, N>> = true;
+
+template <class T>
+concept ByteContainer = (is_a<T, std::vector> || is_std_array<T>) && std::same_as<typename T::value_type, std::byte>;
+template <class T>
+concept Nullable = is_a<T, std::optional> || is_a<T, std::unique_ptr>;
+template <class T>
+concept TupleLike = is_a<T, std::pair> || is_a<T, std::tuple>;
+template <class T>
+concept MapLike = requires(T& t) {
+    typename T::mapped_type;
+    t.begin();
+} && std::same_as<typename T::key_type, std::string>;
+template <class T>
+concept SetLike = requires(T& t, typename T::value_type v) { t.insert(std::move(v)); } &&
+                  requires { typename T::key_type; } && !requires { typename T::mapped_type; };
+template <class T>
+concept ListLike = requires(T& t, typename T::value_type v) {
+    t.push_back(std::move(v));
+    t.begin();
+} && !std::same_as<T, std::string>;
+template <class T>
+concept NamedEnum = std::is_enum_v<T> && requires { sourced_enum_names(static_cast<const T*>(nullptr)); };
+template <class T, class Archive>
+concept MemberSerialize = requires(Archive& archive, T& value) { cereal::access::member_serialize(archive, value); };
+template <class T, class Archive>
+concept FreeSerialize = requires(Archive& archive, T& value) { serialize(archive, value); };
+template <class T>
+concept MemberSave = requires(JsonWriter& archive, const T& value) { cereal::access::member_save(archive, value); };
+template <class T>
+concept FreeSave = requires(JsonWriter& archive, const T& value) { save(archive, value); };
+
+template <class T>
+concept HasRules = requires {
+    { T::rules() } -> std::same_as<Rules>;
+};
+
+template <class T>
+[[nodiscard]] const RuleSet* rules_of() {
+    if constexpr (HasRules<T>) {
+        static const RuleSet rules(T::rules());
+        return &rules;
+    } else {
+        return nullptr;
+    }
+}
+
+// The rules of a Checked type; null when it has none.
+template <class R>
+[[nodiscard]] const RuleSet* own_rules_of() {
+    if constexpr (requires {
+                      { R::rules() } -> std::same_as<std::vector<Rule>>;
+                  }) {
+        static const RuleSet rules([] {
+            FieldRules field("");
+            field.rules = R::rules();
+            return Rules{field};
+        }());
+        return &rules;
+    } else {
+        return nullptr;
+    }
+}
+
+template <class T>
+inline constexpr bool never = false;
+
+template <class Archive, class T>
+void call_serialize(Archive& archive, T& value) {
+    if constexpr (MemberSerialize<T, Archive>) cereal::access::member_serialize(archive, value);
+    else if constexpr (FreeSerialize<T, Archive>) serialize(archive, value);
+    else if constexpr (Archive::is_saving::value && MemberSave<T>) cereal::access::member_save(archive, value);
+    else if constexpr (Archive::is_saving::value && FreeSave<T>) save(archive, value);
+    else if constexpr (MemberSave<T>) cereal::access::member_load(archive, value);
+    else if constexpr (FreeSave<T>) load(archive, value);
+    else static_assert(never<T>, "sourced: this type has no JSON: give it SOURCED_VALUE(fields...) or a serialize function");
+}
+
+// The tag of a variant's alternative: a declared name, or else its index.
+template <class T>
+concept Tagged = requires {
+    { T::sourced_type } -> std::convertible_to<std::string_view>;
+};
+
+// ---- Writing
+
+template <class T>
+void write_value(JsonWriter& writer, const T& value) {
+    if constexpr (std::same_as<T, bool>) writer.boolean(value);
+    else if constexpr (std::is_integral_v<T> && std::is_signed_v<T>) writer.integer(value);
+    else if constexpr (std::is_integral_v<T>) writer.natural(value);
+    else if constexpr (std::same_as<T, float>) writer.real(value);
+    else if constexpr (std::same_as<T, double>) writer.real(value);
+    else if constexpr (std::same_as<T, std::string>) writer.text(value);
+    else if constexpr (std::same_as<T, std::monostate> || std::same_as<T, std::nullptr_t>) writer.null();
+    else if constexpr (std::same_as<T, Id>) writer.id(value);
+    else if constexpr (std::same_as<T, Metadata>) writer.raw(value.json());
+    else if constexpr (is_a<T, Checked>) write_value(writer, value.get());
+    else if constexpr (NamedEnum<T>) {
+        constexpr auto known = sourced_enum_names(static_cast<const T*>(nullptr));
+        for (std::size_t i = 0; i < known.values.size(); ++i) {
+            if (known.values[i] == value) return writer.text(known.names[i]);
+        }
+        writer.refuse("an enum value without a name");
+    } else if constexpr (std::is_enum_v<T>) {
+        write_value(writer, static_cast<std::underlying_type_t<T>>(value));
+    } else if constexpr (is_a<T, std::chrono::duration>) {
+        write_value(writer, value.count());
+    } else if constexpr (is_a<T, std::chrono::time_point>) {
+        const auto seconds = std::chrono::floor<std::chrono::seconds>(value);
+        const auto rest = std::chrono::duration_cast<std::chrono::nanoseconds>(value - seconds);
+        writer.time(seconds.time_since_epoch().count(), rest.count());
+    } else if constexpr (ByteContainer<T>) {
+        writer.base64(value.data(), value.size());
+    } else if constexpr (Nullable<T>) {
+        if (value) write_value(writer, *value);
+        else writer.null();
+    } else if constexpr (is_a<T, std::variant>) {
+        if (value.valueless_by_exception()) writer.refuse("a variant without a value");
+        Place place;
+        writer.begin('{', place);
+        writer.key(place, "tag");
+        std::visit(
+            [&]<class A>(const A& alternative) {
+                if constexpr (Tagged<A>) writer.text(A::sourced_type);
+                else writer.natural(value.index());
+                writer.key(place, "value");
+                write_value(writer, alternative);
+            },
+            value);
+        writer.end('}', place);
+    } else if constexpr (TupleLike<T>) {
+        Place place{.index = static_cast<std::size_t>(-1), .is_index = true};
+        writer.begin('[', place);
+        std::apply([&](const auto&... element) { ((writer.element(place), write_value(writer, element)), ...); }, value);
+        writer.end(']', place);
+    } else if constexpr (MapLike<T>) {
+        Place place;
+        writer.begin('{', place);
+        for (const auto& entry : value) {
+            writer.key(place, entry.first);
+            write_value(writer, entry.second);
+        }
+        writer.end('}', place);
+    } else if constexpr (is_std_array<T> || SetLike<T> || ListLike<T>) {
+        Place place{.index = static_cast<std::size_t>(-1), .is_index = true};
+        writer.begin('[', place);
+        for (const auto& element : value) {
+            writer.element(place);
+            // vector<bool> gives proxies
+            write_value<typename T::value_type>(writer, element);
+        }
+        writer.end(']', place);
+    } else {
+        Place place;
+        const auto before = std::exchange(writer.unnamed_, 0);
+        writer.begin('{', place);
+        call_serialize(writer, const_cast<T&>(value));
+        writer.end('}', place);
+        writer.unnamed_ = before;
+    }
+}
+
+template <class T>
+void JsonWriter::field(std::string_view field_name, const T& value) {
+    name(field_name);
+    write_value(*this, value);
+}
+
+// ---- Reading
+
+template <class T>
+void read_value(JsonReader& reader, T& value);
+
+template <class T>
+void read_variant(JsonReader& reader, T& value) {
+    std::string_view name;
+    std::int64_t number = -1;
+    bool known = false;
+    {
+        // First pass: only the tag. Objects have no order, so it may stand behind the value.
+        JsonReader::Items items(reader, true);
+        if (!items) return;
+        bool seen = false;
+        bool seen_value = false;
+        while (items.next()) {
+            if (items.key == "tag") {
+                if (std::exchange(seen, true)) reader.problem("stands twice");
+                reader.set_lax(false);
+                std::string_view text;
+                if (!reader.is_text()) {
+                    known = reader.integer(number, 0, std::numeric_limits<std::int64_t>::max());
+                } else if (reader.text(text)) {
+                    name = text;
+                    known = true;
+                }
+            } else if (items.key == "value") {
+                if (std::exchange(seen_value, true)) reader.problem("stands twice");
+            } else if (reader.strict()) {
+                reader.problem("unknown field");
+            }
+        }
+        if (!seen) reader.problem_at("tag", "is missing");
+        if (!seen_value) reader.problem_at("value", "is missing");
+        if (!known || !seen_value) return;
+    }
+    bool found = false;
+    const auto try_one = [&]<std::size_t I>(std::integral_constant<std::size_t, I>) {
+        using A = std::variant_alternative_t<I, T>;
+        if constexpr (Tagged<A>) {
+            if (name.data() == nullptr || name != std::string_view(A::sourced_type)) return;
+        } else {
+            if (name.data() != nullptr || number != static_cast<std::int64_t>(I)) return;
+        }
+        if (std::exchange(found, true)) return;
+        JsonReader::Items items(reader, true);
+        while (items.next()) {
+            if (items.key == "value") read_value(reader, value.template emplace<I>());
+        }
+    };
+    [&]<std::size_t... I>(std::index_sequence<I...>) {
+        (try_one(std::integral_constant<std::size_t, I>()), ...);
+    }(std::make_index_sequence<std::variant_size_v<T>>());
+    if (!found) reader.problem_at("tag", "names none of the alternatives");
+}
+
+template <class T>
+void read_tuple(JsonReader& reader, T& value) {
+    constexpr std::size_t size = std::tuple_size_v<T>;
+    JsonReader::Items items(reader, false);
+    if (!items) return;
+    std::apply(
+        [&](auto&... element) {
+            const auto one = [&](auto& target) {
+                if (items.next()) read_value(reader, target);
+            };
+            (one(element), ...);
+        },
+        value);
+    items.expect_size(size);
+}
+
+template <class T>
+void read_value(JsonReader& reader, T& value) {
+    if constexpr (std::same_as<T, bool>) {
+        (void)reader.boolean(value);
+    } else if constexpr (std::is_integral_v<T> && std::is_signed_v<T>) {
+        std::int64_t number = 0;
+        if (reader.integer(number, std::numeric_limits<T>::min(), std::numeric_limits<T>::max())) value = static_cast<T>(number);
+    } else if constexpr (std::is_integral_v<T>) {
+        std::uint64_t number = 0;
+        if (reader.natural(number, std::numeric_limits<T>::max())) value = static_cast<T>(number);
+    } else if constexpr (std::is_floating_point_v<T>) {
+        (void)reader.real(value);
+    } else if constexpr (std::same_as<T, std::string>) {
+        reader.text(value);
+    } else if constexpr (std::same_as<T, std::monostate> || std::same_as<T, std::nullptr_t>) {
+        if (!reader.is_null()) reader.expected("null");
+    } else if constexpr (std::same_as<T, Id>) {
+        reader.id(value);
+    } else if constexpr (std::same_as<T, Metadata>) {
+        reader.metadata(value);
+    } else if constexpr (is_a<T, Checked>) {
+        using R = typename T::rules_type;
+        const RuleSet* rules = reader.strict() ? own_rules_of<R>() : nullptr;
+        const char* const at = reader.here();
+        const std::size_t before = reader.problem_count();
+        if (rules) reader.take_lax(*rules);
+        read_value(reader, value.get());
+        if (reader.strict() && reader.problem_count() == before) {
+            if constexpr (requires { R::coerce(value.get()); }) R::coerce(value.get());
+            if (rules) reader.check(rules->fields.front(), *rules, at);
+            if constexpr (requires { R::check(value.get()); }) {
+                if (std::optional<std::string> wrong = R::check(value.get())) reader.problem(std::move(*wrong));
+            }
+        }
+    } else if constexpr (NamedEnum<T>) {
+        constexpr auto known = sourced_enum_names(static_cast<const T*>(nullptr));
+        const std::size_t index = reader.one_of(known.names.data(), known.names.size());
+        if (index < known.values.size()) value = known.values[index];
+    } else if constexpr (std::is_enum_v<T>) {
+        auto number = static_cast<std::underlying_type_t<T>>(value);
+        read_value(reader, number);
+        value = static_cast<T>(number);
+    } else if constexpr (is_a<T, std::chrono::duration>) {
+        auto count = value.count();
+        read_value(reader, count);
+        value = T(count);
+    } else if constexpr (is_a<T, std::chrono::time_point>) {
+        std::int64_t seconds = 0;
+        std::int64_t nanoseconds = 0;
+        using D = typename T::duration;
+        // The type's own range, in whole seconds: nanoseconds reach from 1677 to 2262.
+        constexpr auto least = std::chrono::ceil<std::chrono::seconds>(
+            std::chrono::duration<long double, typename D::period>(static_cast<long double>(D::min().count())));
+        constexpr auto most = std::chrono::floor<std::chrono::seconds>(
+            std::chrono::duration<long double, typename D::period>(static_cast<long double>(D::max().count())));
+        if (reader.time(seconds, nanoseconds, least.count(), most.count() - 1)) {
+            value = T(std::chrono::floor<D>(std::chrono::seconds(seconds)) +
+                      std::chrono::floor<D>(std::chrono::nanoseconds(nanoseconds)));
+        }
+    } else if constexpr (ByteContainer<T>) {
+        std::string bytes;
+        if (!reader.base64(bytes)) return;
+        if constexpr (is_std_array<T>) {
+            if (bytes.size() != value.size()) {
+                return reader.expected("base64 of " + std::to_string(value.size()) + " bytes");
+            }
+        } else {
+            value.resize(bytes.size());
+        }
+        if (!bytes.empty()) std::memcpy(value.data(), bytes.data(), bytes.size());
+    } else if constexpr (is_a<T, std::optional>) {
+        if (reader.is_null()) value.reset();
+        else read_value(reader, value ? *value : value.emplace());
+    } else if constexpr (is_a<T, std::unique_ptr>) {
+        if (reader.is_null()) return value.reset();
+        if (!value) value = std::make_unique<typename T::element_type>();
+        read_value(reader, *value);
+    } else if constexpr (is_a<T, std::variant>) {
+        read_variant(reader, value);
+    } else if constexpr (TupleLike<T>) {
+        read_tuple(reader, value);
+    } else if constexpr (is_std_array<T>) {
+        JsonReader::Items items(reader, false);
+        if (!items) return;
+        for (auto& element : value) {
+            if (!items.next()) break;
+            read_value(reader, element);
+        }
+        items.expect_size(value.size());
+    } else if constexpr (MapLike<T>) {
+        JsonReader::Items items(reader, true);
+        if (!items) return;
+        value.clear();
+        while (items.next()) {
+            const auto [entry, fresh] = value.try_emplace(std::string(items.key));
+            if (fresh) read_value(reader, entry->second);
+            else reader.problem("stands twice");
+        }
+    } else if constexpr (SetLike<T> || ListLike<T>) {
+        JsonReader::Items items(reader, false);
+        if (!items) return;
+        value.clear();
+        while (items.next()) {
+            typename T::value_type element{};
+            const std::size_t before = reader.problem_count();
+            read_value(reader, element);
+            if constexpr (ListLike<T>) {
+                value.push_back(std::move(element));
+            } else if (reader.problem_count() == before) {
+                const std::size_t size = value.size();
+                value.insert(std::move(element));
+                if (value.size() == size) reader.problem("stands twice in a set");
+            }
+        }
+    } else {
+        JsonReader::Object object(reader, reader.strict() ? rules_of<T>() : nullptr);
+        if (!object) return;
+        call_serialize(reader, value);
+        object.finish();
+    }
+}
+
+template <class T>
+void JsonReader::field(std::string_view name, T& value) {
+    if (!find(name)) return;
+    read_value(*this, value);
+    leave_field();
+}
+
+// ---- Describing
+
+template <class T>
+inline constexpr char type_mark = 0;
+
+template <class T>
+void schema_of(JsonSchema& schema) {
+    if constexpr (std::same_as<T, bool>) schema.add(R"({"type":"boolean")");
+    else if constexpr (std::is_integral_v<T>) {
+        schema.add(R"({"type":"integer")");
+        if constexpr (sizeof(T) < 8 || std::is_unsigned_v<T>) {
+            schema.add(R"(,"minimum":)");
+            schema.add(std::to_string(std::numeric_limits<T>::min()));
+        }
+        if constexpr (sizeof(T) < 8) {
+            schema.add(R"(,"maximum":)");
+            schema.add(std::to_string(std::numeric_limits<T>::max()));
+        }
+    } else if constexpr (std::is_floating_point_v<T>) schema.add(R"({"type":"number")");
+    else if constexpr (std::same_as<T, std::string>) schema.add(R"({"type":"string")");
+    else if constexpr (std::same_as<T, std::monostate> || std::same_as<T, std::nullptr_t>) schema.add(R"({"type":"null")");
+    else if constexpr (std::same_as<T, Id>) schema.add(R"({"type":"string","format":"uuid")");
+    else if constexpr (std::same_as<T, Metadata>) schema.add(R"({"type":"object")");
+    else if constexpr (is_a<T, Checked>) {
+        using R = typename T::rules_type;
+        schema.mark_rules();
+        if constexpr (requires { std::string_view(R::schema); }) {
+            const std::string_view own = R::schema;
+            schema.add(own.substr(0, own.rfind('}')));
+        } else {
+            schema_of<typename T::value_type>(schema);
+        }
+        if (const RuleSet* rules = own_rules_of<R>()) schema.add_rules(rules->fields.front());
+    } else if constexpr (NamedEnum<T>) {
+        constexpr auto known = sourced_enum_names(static_cast<const T*>(nullptr));
+        schema.add(R"({"enum":[)");
+        for (std::size_t i = 0; i < known.names.size(); ++i) {
+            if (i) schema.add(",");
+            schema.add_text(known.names[i]);
+        }
+        schema.add("]");
+    } else if constexpr (std::is_enum_v<T>) schema_of<std::underlying_type_t<T>>(schema);
+    else if constexpr (is_a<T, std::chrono::duration>) schema_of<typename T::rep>(schema);
+    else if constexpr (is_a<T, std::chrono::time_point>) schema.add(R"({"type":"string","format":"date-time")");
+    else if constexpr (ByteContainer<T>) schema.add(R"({"type":"string","contentEncoding":"base64")");
+    else if constexpr (Nullable<T>) {
+        schema.add(R"({"anyOf":[)");
+        schema.nested<std::remove_cvref_t<decltype(*std::declval<T&>())>>("/anyOf/0");
+        schema.add(R"(,{"type":"null"}])");
+    } else if constexpr (is_a<T, std::variant>) {
+        schema.add(R"({"oneOf":[)");
+        [&]<std::size_t... I>(std::index_sequence<I...>) {
+            const auto one = [&]<std::size_t J>(std::integral_constant<std::size_t, J>) {
+                using A = std::variant_alternative_t<J, T>;
+                if (J) schema.add(",");
+                schema.add(R"({"type":"object","properties":{"tag":{"const":)");
+                if constexpr (Tagged<A>) schema.add_text(A::sourced_type);
+                else schema.add(std::to_string(J));
+                schema.add(R"(},"value":)");
+                schema.nested<A>("/oneOf/" + std::to_string(J) + "/properties/value");
+                schema.add(R"(},"required":["tag","value"]})");
+            };
+            (one(std::integral_constant<std::size_t, I>()), ...);
+        }(std::make_index_sequence<std::variant_size_v<T>>());
+        schema.add("]");
+    } else if constexpr (TupleLike<T>) {
+        schema.add(R"({"type":"array","prefixItems":[)");
+        [&]<std::size_t... I>(std::index_sequence<I...>) {
+            ((schema.add(I ? "," : ""), schema.nested<std::tuple_element_t<I, T>>("/prefixItems/" + std::to_string(I))), ...);
+        }(std::make_index_sequence<std::tuple_size_v<T>>());
+        const std::string size = std::to_string(std::tuple_size_v<T>);
+        schema.add(R"(],"items":false,"minItems":)" + size);
+    } else if constexpr (MapLike<T>) {
+        schema.add(R"({"type":"object","additionalProperties":)");
+        schema.nested<typename T::mapped_type>("/additionalProperties");
+    } else if constexpr (is_std_array<T> || SetLike<T> || ListLike<T>) {
+        schema.add(R"({"type":"array","items":)");
+        schema.nested<typename T::value_type>("/items");
+        if constexpr (is_std_array<T>) {
+            const std::string size = std::to_string(std::tuple_size_v<T>);
+            schema.add(R"(,"minItems":)" + size + R"(,"maxItems":)" + size);
+        } else if constexpr (!ListLike<T>) {
+            schema.add(R"(,"uniqueItems":true)");
+        }
+    } else {
+        if (!schema.enter(&type_mark<T>)) return;
+        schema.begin_struct(rules_of<T>());
+        T value{};
+        call_serialize(schema, value);
+        schema.end_struct();
+        schema.leave();
+    }
+}
+
+template <class T>
+void JsonSchema::nested(std::string_view path) {
+    const std::size_t before = path_.size();
+    path_ += path;
+    schema_of<T>(*this);
+    out_ += '}';
+    path_.resize(before);
+}
+
+template <class T>
+void JsonSchema::field(std::string_view name, const T&) {
+    const std::size_t before = path_.size();
+    const FieldRules* rules = begin_field(name);
+    schema_of<T>(*this);
+    if (rules) add_rules(*rules);
+    out_ += '}';
+    path_.resize(before);
+}
+
+template <class T>
+bool has_rules() {
+    static const bool found = [] {
+        JsonSchema schema;
+        schema_of<T>(schema);
+        return schema.has_rules();
+    }();
+    return found;
+}
+
+template <class T>
+Problems check_json(std::string_view json, Reading reading, const Limits& limits) {
+    T value{};
+    JsonReader reader(json, reading, limits);
+    if (reader.parsed()) read_value(reader, value);
+    return reader.take_problems();
+}
+
+}  // namespace detail
+
+template <class T>
+std::string encode(const T& value) {
+    detail::JsonWriter writer;
+    detail::write_value(writer, value);
+    return writer.take();
+}
+
+template <class T>
+T decode(std::string_view json, Reading reading, const Limits& limits) {
+    T value{};
+    detail::JsonReader reader(json, reading, limits);
+    if (reader.parsed()) detail::read_value(reader, value);
+    if (reader.problem_count() != 0) throw Invalid("read JSON", reader.take_problems());
+    return value;
+}
+
+template <class T>
+std::string json_schema() {
+    detail::JsonSchema schema;
+    detail::schema_of<T>(schema);
+    return schema.text() + '}';
+}
+
+template <is_message T>
+constexpr int message_schema() noexcept {
+    if constexpr (requires { T::sourced_schema; }) return T::sourced_schema;
+    else return 1;
+}
+
+template <is_message T>
+std::vector<std::string> message_aliases() {
+    std::vector<std::string> names;
+    if constexpr (requires { T::sourced_aliases; }) {
+        for (const auto& alias : T::sourced_aliases) names.emplace_back(alias);
+    }
+    return names;
+}
+
+template <class T>
+    requires std::is_arithmetic_v<T>
+Metadata& Metadata::set(std::string_view key, T value) {
+    if constexpr (std::same_as<T, bool>) set_bool(key, value);
+    else if constexpr (std::is_floating_point_v<T>) set_real(key, static_cast<double>(value));
+    else if constexpr (std::is_signed_v<T>) set_integer(key, value);
+    else set_unsigned(key, value);
+    return *this;
+}
+
+template <class T>
+    requires is_message<std::remove_cvref_t<T>>
+Message::Message(const T& value) : payload(encode(value)) {
+    static_assert(!std::string_view(T::sourced_type).empty(), "sourced: a message needs a name");
+    if (detail::has_rules<T>()) {
+        Problems problems = detail::check_json<T>(payload, Reading::strict, Limits{});
+        if (!problems.empty()) throw Invalid("make a message '" + std::string(T::sourced_type) + "'", std::move(problems));
+    }
+    begin(T::sourced_type, T::sourced_kind, message_schema<T>());
+}
+
+template <is_message T>
+bool Message::is() const {
+    if (type == std::string_view(T::sourced_type)) return true;
+    if constexpr (requires { T::sourced_aliases; }) {
+        for (const auto& alias : T::sourced_aliases) {
+            if (type == std::string_view(alias)) return true;
+        }
+    }
+    return false;
+}
+
+template <class T>
+T Message::as() const {
+    static_assert(is_message<T>, "sourced: as<T>() needs a type with SOURCED_COMMAND or SOURCED_EVENT");
+    T value{};
+    if (!is<T>() || erased_at) cannot_read(T::sourced_type, {});
+    detail::JsonReader reader(payload, Reading::tolerant, Limits{.depth = 64, .bytes = detail::any_size});
+    if (reader.parsed()) detail::read_value(reader, value);
+    if (reader.problem_count() != 0) cannot_read(T::sourced_type, reader.take_problems());
+    return value;
+}
+
+template <is_message T>
+const TypeInfo& Registry::add() {
+    return do_add(TypeInfo{std::string(T::sourced_type), T::sourced_kind, message_schema<T>(), message_aliases<T>(),
+                           &sourced::json_schema<T>, &detail::check_json<T>, &typeid(T)});
+}
+
+}  // namespace sourced
+// ==== Handlers =================================================================
+
+namespace sourced::detail {
+
+template <class T>
+Box Box::of(T value) {
+    static constexpr Verbs verbs{
+        [](const void* from) -> void* { return new T(*static_cast<const T*>(from)); },
+        [](void* gone) { delete static_cast<T*>(gone); },
+    };
+    Box box;
+    box.value_ = new T(std::move(value));
+    box.verbs_ = &verbs;
+    return box;
+}
+
+template <class T>
+inline constexpr bool is_optional = false;
+template <class T>
+inline constexpr bool is_optional<std::optional<T>> = true;
+template <class T>
+inline constexpr bool is_vector = false;
+template <class T>
+inline constexpr bool is_vector<std::vector<T>> = true;
+
+[[nodiscard]] SOURCED_API Value unsigned_value(std::uint64_t number);
+
+template <class T>
+Value to_value(const T& argument) {
+    if constexpr (std::is_same_v<T, Value>) {
+        return argument;
+    } else if constexpr (std::is_same_v<T, std::nullptr_t>) {
+        return nullptr;
+    } else if constexpr (is_optional<T>) {
+        if (!argument) return nullptr;
+        return to_value(*argument);
+    } else if constexpr (std::is_integral_v<T>) {
+        if constexpr (std::is_unsigned_v<T> && sizeof(T) == sizeof(std::int64_t)) {
+            return unsigned_value(argument);
+        } else {
+            return static_cast<std::int64_t>(argument);
+        }
+    } else if constexpr (std::is_floating_point_v<T>) {
+        return static_cast<double>(argument);
+    } else if constexpr (std::is_convertible_v<const T&, std::string_view>) {
+        return std::string(std::string_view(argument));
+    } else {
+        static_assert(never<T>, "an argument of SQL is an integer, a bool, a double, text, an optional of these, or nullptr");
+        return nullptr;
+    }
+}
+
+// ---- What the declaring verbs call --------------------------------------------
+
+/// What a message type says of itself.
+struct Declared {
+    std::string name;
+    std::vector<std::string> aliases;
+    void (*add)(Registry&) = nullptr;
+};
+
+template <class T>
+Declared declared() {
+    return {std::string(message_type<T>()), message_aliases<T>(), [](Registry& registry) { registry.add<T>(); }};
+}
+
+// Each throws Error when the reactor has such a handler already, or when a type would be both a command and a reaction.
+SOURCED_API void name_reactor(Definition& definition, Definition::Role role, std::string_view name);
+SOURCED_API void add_type(Definition& definition, const Declared& type);
+SOURCED_API void add_command(Definition& definition, const Declared& type, Definition::Command call);
+SOURCED_API void add_event(Definition& definition, const Declared& type, Definition::Evolve call);
+SOURCED_API void add_reaction(Definition& definition, const Declared& type, Definition::React call, bool wants_state);
+SOURCED_API void add_key(Definition& definition, const Declared& type, Definition::Key call);
+SOURCED_API void only_once(const Definition& definition, bool there_already, std::string_view verb);
+
+/// Ends the declaring: gives a nameless reactor the name of its class and refuses what is incomplete.
+SOURCED_API void complete(Definition& definition, const std::type_info& type);
+
+/// Folds messages into a state, with the guards of Actor::evolve. Gives the last seq.
+SOURCED_API std::int64_t evolve(const Definition& definition, void* state, std::string_view stream, std::int64_t seq,
+                                const Messages& messages);
+[[nodiscard]] SOURCED_API Decided decide(const Definition& definition, const void* state, const Message& command);
+
+/// Reaches what only a reactor may change.
+struct Access {
+    [[nodiscard]] static Definition& definition(Reactor& reactor) noexcept { return reactor.definition_; }
+};
+
+template <class R, class... Arguments>
+std::unique_ptr<R> make_reactor(Arguments&&... arguments) {
+    auto reactor = std::make_unique<R>(std::forward<Arguments>(arguments)...);
+    complete(Access::definition(*reactor), typeid(R));
+    return reactor;
+}
+
+// ---- Reading a handler's signature ------------------------------------------------
+
+template <class... T>
+struct Types {
+    static constexpr std::size_t size = sizeof...(T);
+};
+
+/// What can be known of a callable; nothing of generic lambdas and overloaded objects.
+template <class F>
+struct Signature {
+    static constexpr bool readable = false;
+};
+template <class Class, class R, bool keeps, class... P>
+struct Read {
+    static constexpr bool readable = true;
+    static constexpr bool constant = keeps;  // calling it changes nothing of its own
+    using Object = Class;                    // of a member function
+    using Return = R;
+    using Parameters = Types<P...>;
+};
+template <class R, class... P>
+struct Signature<R (*)(P...)> : Read<void, R, true, P...> {};
+template <class R, class... P>
+struct Signature<R (*)(P...) noexcept> : Read<void, R, true, P...> {};
+template <class C, class R, class... P>
+struct Signature<R (C::*)(P...)> : Read<C, R, false, P...> {};
+template <class C, class R, class... P>
+struct Signature<R (C::*)(P...) noexcept> : Read<C, R, false, P...> {};
+template <class C, class R, class... P>
+struct Signature<R (C::*)(P...) const> : Read<C, R, true, P...> {};
+template <class C, class R, class... P>
+struct Signature<R (C::*)(P...) const noexcept> : Read<C, R, true, P...> {};
+template <class F>
+    requires requires { &F::operator(); }
+struct Signature<F> : Signature<decltype(&F::operator())> {
+    using Object = void;
+};
+
+/// The parameters of a handler that looks like `([state,] message [, const Envelope&])`.
+/// A parameter that is missing reads as void.
+template <class List>
+struct Split {
+    using First = void;
+    using Message = void;
+    static constexpr std::size_t size = 0;
+    static constexpr bool envelope = false;
+};
+template <class M>
+struct Split<Types<M>> {
+    using First = void;
+    using Message = M;
+    static constexpr std::size_t size = 1;
+    static constexpr bool envelope = false;
+};
+template <class S, class M>
+struct Split<Types<S, M>> {
+    using First = S;
+    using Message = M;
+    static constexpr std::size_t size = 2;
+    static constexpr bool envelope = false;
+};
+template <class S, class M, class... More>
+struct Split<Types<S, M, More...>> {
+    using First = S;
+    using Message = M;
+    static constexpr std::size_t size = 2 + sizeof...(More);
+    static constexpr bool envelope = false;
+};
+template <class P>
+inline constexpr bool is_envelope = std::is_same_v<std::remove_cvref_t<P>, Envelope>;
+template <class M, class E>
+    requires is_envelope<E>
+struct Split<Types<M, E>> : Split<Types<M>> {
+    static constexpr bool envelope = true;
+};
+template <class S, class M, class E>
+    requires is_envelope<E>
+struct Split<Types<S, M, E>> : Split<Types<S, M>> {
+    static constexpr bool envelope = true;
+};
+
+template <class P>
+inline constexpr bool may_change = std::is_lvalue_reference_v<P> && !std::is_const_v<std::remove_reference_t<P>>;
+
+/// Everything that can be wrong with a handler. Each verb has a ladder that says it in a sentence.
+enum class Mistake {
+    none,
+    unreadable,
+    changes_itself,
+    foreign,
+    no_message,
+    too_many,
+    wrong_state,
+    changes_state,
+    keeps_state,
+    no_state,
+    changes_message,
+    no_macro,
+    wrong_kind,
+    returns_nothing,
+    returns_something,
+    returns_command,
+    returns_wrong,
+    wrong_parameter
+};
+
+/// What is wrong with a handler before anybody looks at its parameters.
+template <class Self, class F>
+consteval Mistake callable_mistake() {
+    using S = Signature<F>;
+    if constexpr (!S::readable) {
+        return Mistake::unreadable;
+    } else if constexpr (!S::constant) {
+        return Mistake::changes_itself;
+    } else if constexpr (!std::is_void_v<typename S::Object> && !std::is_base_of_v<Self, typename S::Object>) {
+        return Mistake::foreign;
+    } else {
+        return Mistake::none;
+    }
+}
+
+/// What is wrong with the parameters of `([const State&,] const Message& [, const Envelope&])`.
+template <class Self, class State, class F>
+consteval Mistake parameter_mistake(Kind kind, bool changes_state, bool needs_state) {
+    if constexpr (callable_mistake<Self, F>() != Mistake::none) {
+        return callable_mistake<Self, F>();
+    } else {
+        using P = Split<typename Signature<F>::Parameters>;
+        using First = std::remove_cvref_t<typename P::First>;
+        using M = std::remove_cvref_t<typename P::Message>;
+        if constexpr (P::size == 0) {
+            return Mistake::no_message;
+        } else if constexpr (P::size > 2) {
+            return Mistake::too_many;
+        } else if constexpr (P::size == 1 && !is_message<M> && (std::is_same_v<M, State> || is_envelope<M>)) {
+            return Mistake::no_message;
+        } else if constexpr (P::size == 2 && !std::is_same_v<First, State>) {
+            return Mistake::wrong_state;
+        } else if constexpr (!is_message<M>) {
+            return Mistake::no_macro;
+        } else {
+            if (message_kind<M>() != kind) return Mistake::wrong_kind;
+            if (P::size == 1 && needs_state) return Mistake::no_state;
+            if (P::size == 2 && !changes_state && may_change<typename P::First>) return Mistake::changes_state;
+            if (P::size == 2 && changes_state && !may_change<typename P::First>) return Mistake::keeps_state;
+            if (may_change<typename P::Message>) return Mistake::changes_message;
+            return Mistake::none;
+        }
+    }
+}
+
+/// A handler that can be called like a function: a member function is bound to its object.
+template <class Self, class F>
+auto bind(Self* self, F handler) {
+    if constexpr (std::is_member_function_pointer_v<F>) {
+        using Object = typename Signature<F>::Object;
+        return [object = static_cast<const Object*>(self), handler](auto&&... arguments) -> decltype(auto) {
+            return (object->*handler)(std::forward<decltype(arguments)>(arguments)...);
+        };
+    } else {
+        return handler;
+    }
+}
+
+/// Calls `handler([state,] message [, envelope])`.
+template <class P, class F, class State>
+decltype(auto) call(const F& handler, State& state, const Message& message) {
+    using M = std::remove_cvref_t<typename P::Message>;
+    if constexpr (P::size == 2 && P::envelope) {
+        return handler(state, message.as<M>(), static_cast<const Envelope&>(message));
+    } else if constexpr (P::size == 2) {
+        return handler(state, message.as<M>());
+    } else if constexpr (P::envelope) {
+        return handler(message.as<M>(), static_cast<const Envelope&>(message));
+    } else {
+        return handler(message.as<M>());
+    }
+}
+
+}  // namespace sourced::detail
+
+// ==== Actors ===================================================================
+
+namespace sourced {
+
+namespace detail {
+
+template <class T>
+consteval Mistake decided_mistake() {
+    if constexpr (!is_message<T>) {
+        return Mistake::no_macro;
+    } else {
+        return message_kind<T>() == Kind::event ? Mistake::none : Mistake::wrong_kind;
+    }
+}
+
+// One error, then silence: what follows a failed ladder is not compiled.
+template <Mistake mistake>
+consteval bool decides() {
+    static_assert(mistake != Mistake::no_macro, "a decision is made of events: this type has no SOURCED_EVENT line");
+    static_assert(mistake != Mistake::wrong_kind, "a decision is made of events: this type is a command, which reactions dispatch");
+    static_assert(mistake != Mistake::returns_wrong, "this event is not among those that the Decision names");
+    return mistake == Mistake::none;
+}
+
+template <class T>
+void add_decided(Messages& messages, const T& event) {
+    if constexpr (decides<decided_mistake<T>()>()) messages.emplace_back(event);
+}
+
+template <class T, class... Named>
+consteval Mistake named_mistake() {
+    if constexpr (decided_mistake<T>() != Mistake::none) {
+        return decided_mistake<T>();
+    } else {
+        return (std::is_same_v<T, Named> || ...) ? Mistake::none : Mistake::returns_wrong;
+    }
+}
+
+}  // namespace detail
+
+template <class... E>
+template <class T>
+Decision<E...>& Decision<E...>::add(const T& event) {
+    if constexpr (detail::decides<detail::named_mistake<T, E...>()>()) decided_.events.emplace_back(event);
+    return *this;
+}
+
+template <class T>
+Events& Events::add(const T& event) {
+    detail::add_decided(messages_, event);
+    return *this;
+}
+
+namespace detail {
+
+template <Mistake mistake>
+consteval bool dispatches() {
+    static_assert(mistake != Mistake::no_macro, "dispatch() sends commands: this type has no SOURCED_COMMAND line");
+    static_assert(mistake != Mistake::wrong_kind, "dispatch() sends commands: this type is an event, which only an actor's decision makes");
+    return mistake == Mistake::none;
+}
+
+template <class T>
+consteval Mistake dispatched_mistake() {
+    if constexpr (!is_message<T>) {
+        return Mistake::no_macro;
+    } else {
+        return message_kind<T>() == Kind::command ? Mistake::none : Mistake::wrong_kind;
+    }
+}
+
+}  // namespace detail
+
+template <class T>
+Dispatch dispatch(const T& command) {
+    if constexpr (detail::dispatches<detail::dispatched_mistake<T>()>()) {
+        return Dispatch(Message(command));
+    } else {
+        return Dispatch(Message());
+    }
+}
+
+namespace detail {
+
+// ---- What is wrong with a handler, in a sentence -----------------------------------
+
+template <Mistake mistake>
+consteval bool command_is_right() {
+    using enum Mistake;
+    static_assert(mistake != unreadable, "command(): the handler's parameters cannot be read; name the command's type instead of auto");
+    static_assert(mistake != changes_itself, "command(): the handler may change itself (mutable, or a member function without const); it is called from many threads");
+    static_assert(mistake != foreign, "command(): the handler is a member function of another class");
+    static_assert(mistake != no_message, "command(): the handler has no command among its parameters; write (const State&, const Command&)");
+    static_assert(mistake != too_many, "command(): the handler has too many parameters; write (const State&, const Command&) and, if wanted, const Envelope&");
+    static_assert(mistake != wrong_state, "command(): the handler's first parameter is not the actor's State; write (const State&, const Command&)");
+    static_assert(mistake != changes_state, "command(): the handler takes the state as State&, but only events change it; write const State&");
+    static_assert(mistake != changes_message, "command(): the handler takes the command by a reference that could change it; write const Command&");
+    static_assert(mistake != no_macro, "command(): the type of the handler's command has no SOURCED_COMMAND line");
+    static_assert(mistake != wrong_kind, "command(): the handler takes an event, which is a matter of event() or reaction()");
+    static_assert(mistake != returns_nothing, "command(): the handler returns nothing; return an event, a Decision or Events");
+    static_assert(mistake != returns_command, "command(): the handler returns a command; return events, and dispatch commands from a reaction");
+    static_assert(mistake != returns_wrong, "command(): the handler returns something that is no event; return an event, a Decision or Events, or an optional or vector of an event");
+    return mistake == none;
+}
+
+template <Mistake mistake>
+consteval bool event_is_right() {
+    using enum Mistake;
+    static_assert(mistake != unreadable, "event(): the handler's parameters cannot be read; name the event's type instead of auto, or list the types: event<A, B>(...)");
+    static_assert(mistake != changes_itself, "event(): the handler may change itself (mutable, or a member function without const); it is called from many threads");
+    static_assert(mistake != foreign, "event(): the handler is a member function of another class");
+    static_assert(mistake != no_message, "event(): the handler has no event among its parameters; write (State&, const Event&)");
+    static_assert(mistake != too_many, "event(): the handler has too many parameters; write (State&, const Event&) and, if wanted, const Envelope&");
+    static_assert(mistake != no_state, "event(): the handler has no state to change; write (State&, const Event&)");
+    static_assert(mistake != wrong_state, "event(): the handler's first parameter is not the State; write (State&, const Event&)");
+    static_assert(mistake != keeps_state, "event(): the handler cannot change the state it takes; write State&");
+    static_assert(mistake != changes_message, "event(): the handler takes the event by a reference that could change it; write const Event&");
+    static_assert(mistake != no_macro, "event(): the type of the handler's event has no SOURCED_EVENT line");
+    static_assert(mistake != wrong_kind, "event(): the handler takes a command, which is a matter of command()");
+    static_assert(mistake != returns_something, "event(): the handler returns something; it changes the state and does nothing else");
+    static_assert(mistake != wrong_parameter, "event(): the handler cannot be called with (State&, const Event&) for one of the listed types");
+    return mistake == none;
+}
+
+template <Mistake mistake>
+consteval bool reaction_is_right() {
+    using enum Mistake;
+    static_assert(mistake != unreadable, "reaction(): the handler's parameters cannot be read; name the event's type instead of auto, or list the types: reaction<A, B>(...)");
+    static_assert(mistake != changes_itself, "reaction(): the handler may change itself (mutable, or a member function without const); it is called from many threads");
+    static_assert(mistake != foreign, "reaction(): the handler is a member function of another class");
+    static_assert(mistake != no_message, "reaction(): the handler has no event among its parameters; write (const State&, const Event&) or (const Event&)");
+    static_assert(mistake != too_many, "reaction(): the handler has too many parameters; write (const State&, const Event&) and, if wanted, const Envelope&");
+    static_assert(mistake != wrong_state, "reaction(): the handler's first parameter is not the actor's State; write (const State&, const Event&) or (const Event&)");
+    static_assert(mistake != changes_state, "reaction(): the handler takes the state as State&, but only events change it; write const State&");
+    static_assert(mistake != changes_message, "reaction(): the handler takes the event by a reference that could change it; write const Event&");
+    static_assert(mistake != no_macro, "reaction(): the type of the handler's event has no SOURCED_EVENT line");
+    static_assert(mistake != wrong_kind, "reaction(): the handler takes a command, which is a matter of command()");
+    static_assert(mistake != returns_nothing, "reaction(): the handler returns nothing; return a Dispatch, or an optional or vector of it");
+    static_assert(mistake != returns_wrong, "reaction(): the handler returns something else than a Dispatch, or an optional or vector of it");
+    static_assert(mistake != wrong_parameter, "reaction(): the handler cannot be called with (const State&, const Event&) or (const Event&) for one of the listed types");
+    return mistake == none;
+}
+
+template <Mistake mistake>
+consteval bool state_is_right() {
+    using enum Mistake;
+    static_assert(mistake != unreadable, "state(): the handler's parameters cannot be read; write (std::string_view id) instead of auto");
+    static_assert(mistake != changes_itself, "state(): the handler may change itself (mutable, or a member function without const); it is called from many threads");
+    static_assert(mistake != foreign, "state(): the handler is a member function of another class");
+    static_assert(mistake != wrong_parameter, "state(): the handler takes something else than () or (std::string_view id); state-stored projectors may add Reader&");
+    static_assert(mistake != returns_wrong, "state(): the handler returns another type than State");
+    return mistake == none;
+}
+
+template <Mistake mistake>
+consteval bool before_evolve_is_right() {
+    using enum Mistake;
+    static_assert(mistake != unreadable, "before_evolve(): the handler's parameters cannot be read; write (State&, const Envelope&)");
+    static_assert(mistake != changes_itself, "before_evolve(): the handler may change itself (mutable, or a member function without const); it is called from many threads");
+    static_assert(mistake != foreign, "before_evolve(): the handler is a member function of another class");
+    static_assert(mistake != wrong_parameter, "before_evolve(): the handler takes something else than (State&) or (State&, const Envelope&)");
+    static_assert(mistake != returns_something, "before_evolve(): the handler returns something; it changes the state and does nothing else");
+    return mistake == none;
+}
+
+template <Mistake mistake>
+consteval bool sync_is_right() {
+    using enum Mistake;
+    static_assert(mistake != unreadable, "sync(): the handler's parameters cannot be read; write (const State&) and what else is wanted");
+    static_assert(mistake != changes_itself, "sync(): the handler may change itself (mutable, or a member function without const); it is called from many threads");
+    static_assert(mistake != foreign, "sync(): the handler is a member function of another class");
+    static_assert(mistake != no_state, "sync(): the handler's first parameter is not const State&");
+    static_assert(mistake != changes_state, "sync(): the handler takes the state as State&, but only events change it; write const State&");
+    static_assert(mistake != wrong_parameter, "sync(): the handler takes something else than const State&, std::string_view, const Batch& and Transaction&, in this order");
+    static_assert(mistake != returns_something, "sync(): the handler returns something; it stores the state and throws when it cannot");
+    return mistake == none;
+}
+
+// ---- What is wrong with a handler: finding it ------------------------------------------
+
+/// What may come out of a command handler, made Decided.
+template <class R>
+struct DecidedFrom {
+    static consteval Mistake mistake() {
+        if constexpr (std::is_void_v<R>) {
+            return Mistake::returns_nothing;
+        } else if constexpr (!is_message<R>) {
+            return Mistake::returns_wrong;
+        } else {
+            return message_kind<R>() == Kind::event ? Mistake::none : Mistake::returns_command;
+        }
+    }
+    static void types(Definition& definition) { add_type(definition, declared<R>()); }
+    static Decided decided(const R& event) {
+        Decided decided;
+        decided.events.emplace_back(event);
+        return decided;
+    }
+};
+template <class R>
+struct DecidedFrom<std::optional<R>> : DecidedFrom<R> {
+    static Decided decided(const std::optional<R>& event) { return event ? DecidedFrom<R>::decided(*event) : Decided(); }
+};
+template <class R>
+struct DecidedFrom<std::vector<R>> : DecidedFrom<R> {
+    static Decided decided(const std::vector<R>& events) {
+        Decided decided;
+        for (const auto& event : events) decided.events.emplace_back(event);
+        return decided;
+    }
+};
+template <>
+struct DecidedFrom<Events> {
+    static consteval Mistake mistake() { return Mistake::none; }
+    static void types(Definition&) {}
+    static Decided decided(Events events) { return {std::move(events).messages(), std::nullopt}; }
+};
+template <class... E>
+struct DecidedFrom<Decision<E...>> {
+    static consteval Mistake mistake() { return Mistake::none; }
+    static void types(Definition& definition) { (add_type(definition, declared<E>()), ...); }
+    static Decided decided(Decision<E...> decision) { return std::move(decision).decided(); }
+};
+
+template <class Self, class State, class F>
+consteval Mistake command_mistake() {
+    constexpr auto mistake = parameter_mistake<Self, State, F>(Kind::command, false, false);
+    if constexpr (mistake != Mistake::none) {
+        return mistake;
+    } else {
+        return DecidedFrom<std::remove_cvref_t<typename Signature<F>::Return>>::mistake();
+    }
+}
+
+template <class Self, class State, class F>
+consteval Mistake event_mistake() {
+    constexpr auto mistake = parameter_mistake<Self, State, F>(Kind::event, true, true);
+    if constexpr (mistake != Mistake::none) {
+        return mistake;
+    } else {
+        return std::is_void_v<typename Signature<F>::Return> ? Mistake::none : Mistake::returns_something;
+    }
+}
+
+template <class R>
+consteval Mistake reaction_return_mistake() {
+    if (std::is_void_v<R>) return Mistake::returns_nothing;
+    using D = Dispatch;
+    const bool right = std::is_same_v<R, D> || std::is_same_v<R, std::optional<D>> || std::is_same_v<R, std::vector<D>>;
+    return right ? Mistake::none : Mistake::returns_wrong;
+}
+
+template <class Self, class State, class F>
+consteval Mistake reaction_mistake() {
+    constexpr auto mistake = parameter_mistake<Self, State, F>(Kind::event, false, false);
+    if constexpr (mistake != Mistake::none) {
+        return mistake;
+    } else {
+        return reaction_return_mistake<std::remove_cvref_t<typename Signature<F>::Return>>();
+    }
+}
+
+/// For handlers of listed types, which may be generic: whatever can be called is right.
+template <class State, class E, class F>
+consteval Mistake listed_event_mistake() {
+    if constexpr (!is_message<E>) {
+        return Mistake::no_macro;
+    } else if constexpr (message_kind<E>() != Kind::event) {
+        return Mistake::wrong_kind;
+    } else if constexpr (std::is_invocable_v<const F&, State&, const E&, const Envelope&>) {
+        return std::is_void_v<std::invoke_result_t<const F&, State&, const E&, const Envelope&>> ? Mistake::none
+                                                                                                : Mistake::returns_something;
+    } else if constexpr (std::is_invocable_v<const F&, State&, const E&>) {
+        return std::is_void_v<std::invoke_result_t<const F&, State&, const E&>> ? Mistake::none : Mistake::returns_something;
+    } else {
+        return Mistake::wrong_parameter;
+    }
+}
+
+template <class State, class E, class F>
+consteval Mistake listed_reaction_mistake() {
+    if constexpr (!is_message<E>) {
+        return Mistake::no_macro;
+    } else if constexpr (message_kind<E>() != Kind::event) {
+        return Mistake::wrong_kind;
+    } else if constexpr (std::is_invocable_v<const F&, const State&, const E&, const Envelope&>) {
+        return reaction_return_mistake<std::remove_cvref_t<std::invoke_result_t<const F&, const State&, const E&, const Envelope&>>>();
+    } else if constexpr (std::is_invocable_v<const F&, const State&, const E&>) {
+        return reaction_return_mistake<std::remove_cvref_t<std::invoke_result_t<const F&, const State&, const E&>>>();
+    } else if constexpr (std::is_invocable_v<const F&, const E&, const Envelope&>) {
+        return reaction_return_mistake<std::remove_cvref_t<std::invoke_result_t<const F&, const E&, const Envelope&>>>();
+    } else if constexpr (std::is_invocable_v<const F&, const E&>) {
+        return reaction_return_mistake<std::remove_cvref_t<std::invoke_result_t<const F&, const E&>>>();
+    } else {
+        return Mistake::wrong_parameter;
+    }
+}
+
+template <class T>
+consteval Mistake state_type_mistake() {
+    return std::is_copy_constructible_v<T> ? Mistake::none : Mistake::wrong_state;
+}
+
+/// Finds the first parameter that a `sync` or `state` handler cannot be given.
+template <class State, class... P>
+consteval Mistake sync_parameters_mistake(Types<P...>) {
+    if constexpr (sizeof...(P) == 0) {
+        return Mistake::no_state;
+    } else {
+        // Each parameter's place in the one order they may come in; 0: none of them.
+        constexpr auto place = []<class Q>(Types<Q>) {
+            using Plain = std::remove_cvref_t<Q>;
+            if (std::is_same_v<Plain, State>) return may_change<Q> ? -1 : 1;
+            if (std::is_same_v<Plain, std::string_view>) return may_change<Q> ? 0 : 2;
+            if (std::is_same_v<Plain, Batch>) return may_change<Q> ? 0 : 3;
+            if (std::is_same_v<Q, Transaction&>) return 4;
+            return 0;
+        };
+        int last = 0;
+        for (const int each : {place(Types<P>{})...}) {
+            if (each < 0) return Mistake::changes_state;
+            if (last == 0 && each != 1) return Mistake::no_state;
+            if (each <= last) return Mistake::wrong_parameter;
+            last = each;
+        }
+        return Mistake::none;
+    }
+}
+
+template <class Self, class State, class F>
+consteval Mistake sync_mistake() {
+    if constexpr (callable_mistake<Self, F>() != Mistake::none) {
+        return callable_mistake<Self, F>();
+    } else {
+        constexpr auto mistake = sync_parameters_mistake<State>(typename Signature<F>::Parameters{});
+        if (mistake != Mistake::none) return mistake;
+        return std::is_void_v<typename Signature<F>::Return> ? Mistake::none : Mistake::returns_something;
+    }
+}
+
+template <class Self, class State, class F>
+consteval Mistake state_mistake(bool may_read) {
+    if constexpr (callable_mistake<Self, F>() != Mistake::none) {
+        return callable_mistake<Self, F>();
+    } else {
+        using P = typename Signature<F>::Parameters;
+        const bool id = std::is_same_v<P, Types<std::string_view>> || std::is_same_v<P, Types<const std::string_view&>> ||
+                        std::is_same_v<P, Types<const std::string&>> || std::is_same_v<P, Types<std::string>>;
+        const bool reads = std::is_same_v<P, Types<std::string_view, Reader&>> ||
+                           std::is_same_v<P, Types<const std::string_view&, Reader&>>;
+        if (!(std::is_same_v<P, Types<>> || id || (may_read && reads))) return Mistake::wrong_parameter;
+        return std::is_convertible_v<typename Signature<F>::Return, State> ? Mistake::none : Mistake::returns_wrong;
+    }
+}
+
+template <class Self, class State, class F>
+consteval Mistake before_evolve_mistake() {
+    if constexpr (callable_mistake<Self, F>() != Mistake::none) {
+        return callable_mistake<Self, F>();
+    } else {
+        using P = typename Signature<F>::Parameters;
+        if (!std::is_same_v<P, Types<State&>> && !std::is_same_v<P, Types<State&, const Envelope&>>) return Mistake::wrong_parameter;
+        return std::is_void_v<typename Signature<F>::Return> ? Mistake::none : Mistake::returns_something;
+    }
+}
+
+// ---- Erasing: what actors and projectors share -------------------------------------------
+
+[[noreturn]] SOURCED_API void no_reader(std::string_view id);
+
+/// Has a blank state where none is asked for.
+template <class State>
+void default_state(Definition& definition) {
+    static_assert(std::is_copy_constructible_v<State>, "the State of an actor or projector has to be copyable");
+    if constexpr (std::is_default_constructible_v<State>) {
+        definition.initial = [](std::string_view, Reader*) { return Box::of<State>(State{}); };
+    }
+}
+
+template <class State, bool may_read, class Self, class F>
+void declare_state(Self* self, Definition& definition, F handler) {
+    if constexpr (state_is_right<state_mistake<Self, State, F>(may_read)>()) {
+        only_once(definition, std::exchange(definition.has_state_handler, true), "state");
+        using P = typename Signature<F>::Parameters;
+        definition.initial_reads = P::size == 2;
+        definition.initial = [call = bind(self, std::move(handler))](std::string_view id, [[maybe_unused]] Reader* reader) {
+            if constexpr (P::size == 0) {
+                return Box::of<State>(call());
+            } else if constexpr (P::size == 1) {
+                if constexpr (std::is_invocable_v<decltype(call), std::string_view>) {
+                    return Box::of<State>(call(id));
+                } else {
+                    return Box::of<State>(call(std::string(id)));
+                }
+            } else {
+                if (!reader) no_reader(id);
+                return Box::of<State>(call(id, *reader));
+            }
+        };
+    }
+}
+
+template <class State, class Self, class F>
+void declare_event(Self* self, Definition& definition, F handler) {
+    if constexpr (event_is_right<event_mistake<Self, State, F>()>()) {
+        using P = Split<typename Signature<F>::Parameters>;
+        using E = std::remove_cvref_t<typename P::Message>;
+        add_event(definition, declared<E>(),
+                  [handler = bind(self, std::move(handler))](void* state, const Message& message) {
+                      call<P>(handler, *static_cast<State*>(state), message);
+                  });
+    }
+}
+
+template <class State, class E, class F>
+void declare_listed_event(Definition& definition, const F& handler) {
+    if constexpr (event_is_right<listed_event_mistake<State, E, F>()>()) {
+        add_event(definition, declared<E>(), [handler](void* state, const Message& message) {
+            if constexpr (std::is_invocable_v<const F&, State&, const E&, const Envelope&>) {
+                handler(*static_cast<State*>(state), message.as<E>(), static_cast<const Envelope&>(message));
+            } else {
+                handler(*static_cast<State*>(state), message.as<E>());
+            }
+        });
+    }
+}
+
+template <class E>
+consteval Mistake noted_event_mistake() {
+    if constexpr (!is_message<E>) {
+        return Mistake::no_macro;
+    } else {
+        return message_kind<E>() == Kind::event ? Mistake::none : Mistake::wrong_kind;
+    }
+}
+
+template <class E>
+void declare_noted_event(Definition& definition) {
+    if constexpr (event_is_right<noted_event_mistake<E>()>()) add_event(definition, declared<E>(), {});
+}
+
+template <class State, class Self, class F>
+void declare_before_evolve(Self* self, Definition& definition, F handler) {
+    if constexpr (before_evolve_is_right<before_evolve_mistake<Self, State, F>()>()) {
+        only_once(definition, static_cast<bool>(definition.before_evolve), "before_evolve");
+        definition.before_evolve = [call = bind(self, std::move(handler))](void* state, [[maybe_unused]] const Message& message) {
+            if constexpr (Signature<F>::Parameters::size == 2) {
+                call(*static_cast<State*>(state), static_cast<const Envelope&>(message));
+            } else {
+                call(*static_cast<State*>(state));
+            }
+        };
+    }
+}
+
+/// The one of what a sync has to give that a parameter of type P asks for.
+template <class P, class State>
+decltype(auto) pick([[maybe_unused]] const State& state, [[maybe_unused]] const std::string_view& id,
+                    [[maybe_unused]] const Batch& batch, [[maybe_unused]] Transaction& transaction) {
+    using Plain = std::remove_cvref_t<P>;
+    if constexpr (std::is_same_v<Plain, State>) {
+        return (state);
+    } else if constexpr (std::is_same_v<Plain, std::string_view>) {
+        return (id);
+    } else if constexpr (std::is_same_v<Plain, Batch>) {
+        return (batch);
+    } else {
+        return (transaction);
+    }
+}
+
+template <class State, class F, class... P>
+void call_sync(const F& handler, Types<P...>, const State& state, std::string_view id, const Batch& batch,
+               Transaction& transaction) {
+    handler(pick<P, State>(state, id, batch, transaction)...);
+}
+
+template <class State, class Self, class F>
+void declare_sync(Self* self, Definition& definition, F handler) {
+    if constexpr (sync_is_right<sync_mistake<Self, State, F>()>()) {
+        only_once(definition, static_cast<bool>(definition.sync), "sync");
+        definition.sync = [call = bind(self, std::move(handler))](const void* state, std::string_view id,
+                                                                  const std::vector<Synced>& batch, bool replay,
+                                                                  Transaction& transaction) {
+            call_sync<State>(call, typename Signature<F>::Parameters{}, *static_cast<const State*>(state), id,
+                             Batch(batch, replay), transaction);
+        };
+    }
+}
+
+[[nodiscard]] inline std::vector<Sending> sendings(Dispatch dispatch) {
+    std::vector<Sending> list;
+    list.push_back(std::move(dispatch).sending());
+    return list;
+}
+[[nodiscard]] inline std::vector<Sending> sendings(std::optional<Dispatch> dispatch) {
+    return dispatch ? sendings(*std::move(dispatch)) : std::vector<Sending>();
+}
+[[nodiscard]] SOURCED_API std::vector<Sending> sendings(std::vector<Dispatch> dispatches);
+
+}  // namespace detail
+
+// ---- The verbs ----------------------------------------------------------------------------
+
+template <class T>
+Actor<T>::Actor(std::string_view name) {
+    detail::name_reactor(definition_, detail::Definition::Role::actor, name);
+    detail::default_state<T>(definition_);
+}
+
+template <class T>
+T Actor<T>::evolve(std::string_view stream, const Messages& messages) const {
+    auto state = definition_.initial(stream, nullptr);
+    detail::evolve(definition_, state.get(), stream, 0, messages);
+    return std::move(*static_cast<T*>(state.get()));
+}
+
+template <class T>
+Decided Actor<T>::decide(const State& state, const Message& command) const {
+    return detail::decide(definition_, &state, command);
+}
+
+template <class T>
+template <class F>
+void Actor<T>::state(F handler) {
+    detail::declare_state<T, false>(this, definition_, std::move(handler));
+}
+
+template <class T>
+template <class F>
+void Actor<T>::command(F handler) {
+    if constexpr (detail::command_is_right<detail::command_mistake<Actor, T, F>()>()) {
+        using P = detail::Split<typename detail::Signature<F>::Parameters>;
+        using C = std::remove_cvref_t<typename P::Message>;
+        using From = detail::DecidedFrom<std::remove_cvref_t<typename detail::Signature<F>::Return>>;
+        detail::add_command(definition_, detail::declared<C>(),
+                            [handler = detail::bind(this, std::move(handler))](const void* state, const Message& message) {
+                                return From::decided(detail::call<P>(handler, *static_cast<const T*>(state), message));
+                            });
+        From::types(definition_);
+    }
+}
+
+template <class T>
+template <class F>
+void Actor<T>::event(F handler) {
+    detail::declare_event<T>(this, definition_, std::move(handler));
+}
+
+template <class T>
+template <class First, class... More, class F>
+void Actor<T>::event(F handler) {
+    detail::declare_listed_event<T, First>(definition_, handler);
+    (detail::declare_listed_event<T, More>(definition_, handler), ...);
+}
+
+template <class T>
+template <class First, class... More>
+void Actor<T>::event() {
+    detail::declare_noted_event<First>(definition_);
+    (detail::declare_noted_event<More>(definition_), ...);
+}
+
+template <class T>
+template <class F>
+void Actor<T>::before_evolve(F handler) {
+    detail::declare_before_evolve<T>(this, definition_, std::move(handler));
+}
+
+template <class T>
+template <class F>
+void Actor<T>::reaction(F handler) {
+    if constexpr (detail::reaction_is_right<detail::reaction_mistake<Actor, T, F>()>()) {
+        using P = detail::Split<typename detail::Signature<F>::Parameters>;
+        using E = std::remove_cvref_t<typename P::Message>;
+        detail::add_reaction(
+            definition_, detail::declared<E>(),
+            [handler = detail::bind(this, std::move(handler))](const void* state, const Message& message) {
+                return detail::sendings(detail::call<P>(handler, *static_cast<const T*>(state), message));
+            },
+            P::size == 2);
+    }
+}
+
+namespace detail {
+
+template <class State, class E, class F>
+void declare_listed_reaction(Definition& definition, const F& handler) {
+    if constexpr (reaction_is_right<listed_reaction_mistake<State, E, F>()>()) {
+        constexpr bool state_and_envelope = std::is_invocable_v<const F&, const State&, const E&, const Envelope&>;
+        constexpr bool state_only = std::is_invocable_v<const F&, const State&, const E&>;
+        add_reaction(
+            definition, declared<E>(),
+            [handler]([[maybe_unused]] const void* state, const Message& message) {
+                if constexpr (state_and_envelope) {
+                    return sendings(handler(*static_cast<const State*>(state), message.as<E>(), static_cast<const Envelope&>(message)));
+                } else if constexpr (state_only) {
+                    return sendings(handler(*static_cast<const State*>(state), message.as<E>()));
+                } else if constexpr (std::is_invocable_v<const F&, const E&, const Envelope&>) {
+                    return sendings(handler(message.as<E>(), static_cast<const Envelope&>(message)));
+                } else {
+                    return sendings(handler(message.as<E>()));
+                }
+            },
+            state_and_envelope || state_only);
+    }
+}
+
+}  // namespace detail
+
+template <class T>
+template <class First, class... More, class F>
+void Actor<T>::reaction(F handler) {
+    detail::declare_listed_reaction<T, First>(definition_, handler);
+    (detail::declare_listed_reaction<T, More>(definition_, handler), ...);
+}
+
+template <class T>
+template <class F>
+void Actor<T>::sync(F handler) {
+    detail::declare_sync<T>(this, definition_, std::move(handler));
+}
+
+}  // namespace sourced
+
+// ==== Projectors ===============================================================
+
+namespace sourced {
+
+namespace detail {
+
+template <Mistake mistake>
+consteval bool key_is_right() {
+    using enum Mistake;
+    static_assert(mistake != unreadable, "key(): the handler's parameters cannot be read; name the event's type instead of auto, or list the types: key<A, B>(...)");
+    static_assert(mistake != changes_itself, "key(): the handler may change itself (mutable, or a member function without const); it is called from many threads");
+    static_assert(mistake != foreign, "key(): the handler is a member function of another class");
+    static_assert(mistake != no_message, "key(): the handler has no event among its parameters; write (const Event&)");
+    static_assert(mistake != wrong_parameter && mistake != too_many && mistake != wrong_state, "key(): the handler takes something else than (const Event&) or (const Event&, const Envelope&)");
+    static_assert(mistake != changes_message, "key(): the handler takes the event by a reference that could change it; write const Event&");
+    static_assert(mistake != no_macro, "key(): the type of the handler's event has no SOURCED_EVENT line");
+    static_assert(mistake != wrong_kind, "key(): the handler takes a command; projectors see events only");
+    static_assert(mistake != returns_wrong, "key(): the handler returns neither text nor an integer");
+    return mistake == none;
+}
+
+template <Mistake mistake>
+consteval bool table_is_right() {
+    static_assert(mistake == Mistake::none || mistake != Mistake::wrong_parameter, "on_reset() and on_install() take a handler with the one parameter Transaction&");
+    static_assert(mistake == Mistake::none || mistake == Mistake::wrong_parameter, "on_reset() and on_install() take a const handler with the one parameter Transaction&");
+    return mistake == Mistake::none;
+}
+
+template <class R>
+inline constexpr bool is_key = std::is_convertible_v<R, std::string_view> || std::is_integral_v<std::remove_cvref_t<R>>;
+
+template <class Self, class State, class F>
+consteval Mistake key_mistake() {
+    constexpr auto mistake = parameter_mistake<Self, State, F>(Kind::event, false, false);
+    if constexpr (mistake != Mistake::none) {
+        return mistake;
+    } else if constexpr (Split<typename Signature<F>::Parameters>::size != 1) {
+        return Mistake::wrong_parameter;
+    } else {
+        return is_key<typename Signature<F>::Return> ? Mistake::none : Mistake::returns_wrong;
+    }
+}
+
+template <class E, class F>
+consteval Mistake listed_key_mistake() {
+    if constexpr (!is_message<E>) {
+        return Mistake::no_macro;
+    } else if constexpr (message_kind<E>() != Kind::event) {
+        return Mistake::wrong_kind;
+    } else if constexpr (!std::is_invocable_v<const F&, const E&>) {
+        return Mistake::wrong_parameter;
+    } else {
+        return is_key<std::invoke_result_t<const F&, const E&>> ? Mistake::none : Mistake::returns_wrong;
+    }
+}
+
+template <class K>
+std::string key_text(K&& key) {
+    if constexpr (std::is_integral_v<std::remove_cvref_t<K>>) {
+        return std::to_string(key);
+    } else {
+        return std::string(std::forward<K>(key));
+    }
+}
+
+template <class E, class F>
+void declare_listed_key(Definition& definition, const F& handler) {
+    if constexpr (key_is_right<listed_key_mistake<E, F>()>()) {
+        add_key(definition, declared<E>(), [handler](const Message& message) { return key_text(handler(message.as<E>())); });
+    }
+}
+
+template <class Self, class F>
+consteval Mistake table_mistake() {
+    if constexpr (callable_mistake<Self, F>() != Mistake::none) {
+        return callable_mistake<Self, F>();
+    } else {
+        return std::is_same_v<typename Signature<F>::Parameters, Types<Transaction&>> ? Mistake::none : Mistake::wrong_parameter;
+    }
+}
+
+// A Projection's table: nothing of it depends on the state's type.
+SOURCED_API void store_as_rows(Definition& definition, const std::string& table);
+[[nodiscard]] SOURCED_API std::optional<std::string> stored_row(Reader& reader, const std::string& table, std::string_view id);
+[[nodiscard]] SOURCED_API std::optional<std::string> stored_row(Store& store, const std::string& table, std::string_view id);
+SOURCED_API void store_row(Transaction& transaction, const std::string& table, std::string_view id, const std::string& state);
+[[noreturn]] SOURCED_API void cannot_read_row(const std::string& table, std::string_view id, const Problems& problems);
+
+template <class State>
+State read_row(const std::string& json, const std::string& table, std::string_view id) {
+    try {
+        return decode<State>(json);
+    } catch (const Invalid& invalid) {
+        cannot_read_row(table, id, invalid.problems());
+    }
+}
+
+}  // namespace detail
+
+template <class T>
+ProjectorBase<T>::ProjectorBase(std::string_view name) {
+    detail::name_reactor(definition_, detail::Definition::Role::projector, name);
+    detail::default_state<T>(definition_);
+}
+
+template <class T>
+template <class F>
+void ProjectorBase<T>::event(F handler) {
+    detail::declare_event<T>(this, definition_, std::move(handler));
+}
+
+template <class T>
+template <class First, class... More, class F>
+void ProjectorBase<T>::event(F handler) {
+    detail::declare_listed_event<T, First>(definition_, handler);
+    (detail::declare_listed_event<T, More>(definition_, handler), ...);
+}
+
+template <class T>
+template <class First, class... More>
+void ProjectorBase<T>::event() {
+    detail::declare_noted_event<First>(definition_);
+    (detail::declare_noted_event<More>(definition_), ...);
+}
+
+template <class T>
+template <class F>
+void ProjectorBase<T>::before_evolve(F handler) {
+    detail::declare_before_evolve<T>(this, definition_, std::move(handler));
+}
+
+template <class T>
+template <class F>
+void ProjectorBase<T>::sync(F handler) {
+    detail::declare_sync<T>(this, definition_, std::move(handler));
+}
+
+template <class T>
+template <class F>
+void ProjectorBase<T>::on_reset(F handler) {
+    if constexpr (detail::table_is_right<detail::table_mistake<ProjectorBase, F>()>()) {
+        detail::only_once(definition_, static_cast<bool>(definition_.on_reset), "on_reset");
+        definition_.on_reset = detail::bind(this, std::move(handler));
+    }
+}
+
+template <class T>
+template <class F>
+void ProjectorBase<T>::on_install(F handler) {
+    if constexpr (detail::table_is_right<detail::table_mistake<ProjectorBase, F>()>()) {
+        detail::only_once(definition_, static_cast<bool>(definition_.on_install), "on_install");
+        definition_.on_install = detail::bind(this, std::move(handler));
+    }
+}
+
+template <class T>
+Projector<T>::Projector(std::string_view name) : ProjectorBase<T>(name) {}
+
+template <class T>
+template <class F>
+void Projector<T>::state(F handler) {
+    detail::declare_state<T, true>(this, this->definition_, std::move(handler));
+}
+
+template <class T>
+template <class F>
+void Projector<T>::key(F handler) {
+    if constexpr (detail::key_is_right<detail::key_mistake<Projector, T, F>()>()) {
+        using P = detail::Split<typename detail::Signature<F>::Parameters>;
+        detail::add_key(this->definition_, detail::declared<std::remove_cvref_t<typename P::Message>>(),
+                        [handler = detail::bind(this, std::move(handler))](const Message& message) {
+                            std::monostate none;
+                            return detail::key_text(detail::call<P>(handler, none, message));
+                        });
+    }
+}
+
+template <class T>
+template <class First, class... More, class F>
+void Projector<T>::key(F handler) {
+    detail::declare_listed_key<First>(this->definition_, handler);
+    (detail::declare_listed_key<More>(this->definition_, handler), ...);
+}
+
+template <class T>
+EventSourcedProjector<T>::EventSourcedProjector(std::string_view name) : ProjectorBase<T>(name) {
+    this->definition_.event_sourced = true;
+}
+
+template <class T>
+T EventSourcedProjector<T>::evolve(std::string_view stream, const Messages& messages) const {
+    auto state = this->definition_.initial(stream, nullptr);
+    detail::evolve(this->definition_, state.get(), stream, 0, messages);
+    return std::move(*static_cast<T*>(state.get()));
+}
+
+template <class T>
+template <class F>
+void EventSourcedProjector<T>::state(F handler) {
+    detail::declare_state<T, false>(this, this->definition_, std::move(handler));
+}
+
+template <class T>
+Projection<T>::Projection(std::string_view name) : Projector<T>(name) {
+    detail::store_as_rows(this->definition_, table());
+    if constexpr (std::is_default_constructible_v<T>) load_rows([](std::string_view) { return T{}; });
+    sync([table = table()](const T& state, std::string_view id, Transaction& transaction) {
+        detail::store_row(transaction, table, id, encode(state));
+    });
+}
+
+template <class T>
+template <class F>
+void Projection<T>::load_rows(F blank) {
+    this->definition_.initial_reads = true;
+    this->definition_.initial = [blank = std::move(blank), table = table()](std::string_view id, Reader* reader) {
+        // In a test there may be no file, so no row either.
+        if (const auto json = reader ? detail::stored_row(*reader, table, id) : std::nullopt) {
+            return detail::Box::of<T>(detail::read_row<T>(*json, table, id));
+        }
+        return detail::Box::of<T>(blank(id));
+    };
+}
+
+template <class T>
+template <class F>
+void Projection<T>::state(F handler) {
+    if constexpr (detail::state_is_right<detail::state_mistake<Projection, T, F>(false)>()) {
+        detail::only_once(this->definition_, std::exchange(this->definition_.has_state_handler, true), "state");
+        load_rows([blank = detail::bind(this, std::move(handler))](std::string_view id) -> T {
+            if constexpr (std::is_invocable_v<decltype(blank)>) {
+                return blank();
+            } else if constexpr (std::is_invocable_v<decltype(blank), std::string_view>) {
+                return blank(id);
+            } else {
+                return blank(std::string(id));
+            }
+        });
+    }
+}
+
+template <class T>
+std::optional<T> Projection<T>::get(Store& store, std::string_view id) const {
+    const auto json = detail::stored_row(store, table(), id);
+    if (!json) return std::nullopt;
+    return detail::read_row<T>(*json, table(), id);
+}
+
+template <class T>
+std::optional<T> Projection<T>::get(Reader& reader, std::string_view id) const {
+    const auto json = detail::stored_row(reader, table(), id);
+    if (!json) return std::nullopt;
+    return detail::read_row<T>(*json, table(), id);
+}
+
+}  // namespace sourced
+
+// ==== App ======================================================================
+
+namespace sourced {
+
+template <class R, class... Arguments>
+R& App::add(Arguments&&... arguments) {
+    static_assert(std::is_base_of_v<Reactor, R>, "App::add() takes an actor or a projector");
+    if constexpr (std::is_base_of_v<Reactor, R>) {
+        auto reactor = detail::make_reactor<R>(std::forward<Arguments>(arguments)...);
+        R& added = *reactor;
+        do_add(std::move(reactor));
+        return added;
+    }
+}
+
+template <class A, class C>
+Result App::handle(std::string_view stream, const C& command) {
+    static_assert(is_message<C>, "App::handle() takes a command: this type has no SOURCED_COMMAND line");
+    if constexpr (is_message<C>) {
+        static_assert(message_kind<C>() == Kind::command, "App::handle() takes a command: this type is an event");
+        return do_handle(find(typeid(A)).definition(), stream, Message(command));
+    }
+}
+
+template <class R>
+Loaded<typename R::State> App::load(std::string_view stream, std::int64_t upto) {
+    using State = typename R::State;
+    auto [box, seq] = do_load(find(typeid(R)).definition(), stream, upto);
+    return {std::move(*static_cast<State*>(box.get())), seq};
+}
+
+template <class A>
+Bound<A> App::actor(std::string_view stream) {
+    static_cast<void>(find(typeid(A)));  // a mistake shows here, not at the first use
+    return Bound<A>(*this, stream);
+}
+
+}  // namespace sourced
+
+// ==== Testing ==================================================================
+
+namespace sourced::testing {
+
+template <class E>
+Verdict Step::then_throws(std::string_view text) const {
+    bool right_type = false;
+    if (error_) {
+        try {
+            std::rethrow_exception(error_);
+        } catch (const E&) {
+            right_type = true;
+        } catch (...) {  // of another type: the verdict says which
+        }
+    }
+    return judge_error(right_type, typeid(E), text);
+}
+
+template <class R>
+StepOf<typename R::State> Given<R>::when(Message message) const {
+    return StepOf<State>(reactor_->definition(), stream_, past_, std::move(message));
+}
+
+template <class R>
+typename R::State Given<R>::state() const {
+    auto past = detail::past_of(reactor_->definition(), stream_, past_);
+    return std::move(*static_cast<State*>(past.state.get()));
+}
+
+template <class R>
+Verdict Given<R>::then_state(const State& expected) const {
+    return detail::same_json("state", encode(expected), encode(state()));
+}
+
+template <class R, class... E>
+Given<R> given(const E&... past) {
+    return Given<R>(sourced::detail::make_reactor<R>(), Messages{Message(past)...});
+}
+
+template <class R, class... E>
+    requires std::derived_from<R, Reactor>
+Given<R> given(const R& reactor, const E&... past) {
+    return Given<R>(reactor, Messages{Message(past)...});
+}
+
+}  // namespace sourced::testing
+
+
+#ifdef SOURCED_IMPLEMENTATION
+// =============================================================================
+// Messages: bodies
+// =============================================================================
+
+#include <pthread.h>
+#include <rapidjson/error/en.h>
+#include <rapidjson/reader.h>
+
+#include <algorithm>
+#include <atomic>
+#include <charconv>
+#include <cmath>
+#include <cstdlib>
+#include <new>
+#include <random>
+
+namespace sourced {
+namespace detail {
+
+// ---- Errors
+
+namespace {
+
+std::string list_problems(std::string_view what, const Problems& problems) {
+    std::string text(what);
+    text += ": ";
+    for (std::size_t i = 0; i < problems.size(); ++i) {
+        if (i) text += "; ";
+        if (!problems[i].path.empty()) text += problems[i].path + ": ";
+        text += problems[i].text;
+    }
+    return text;
+}
+
+// What goes into an error text: no control characters, not too long.
+std::string shown(std::string_view text, std::size_t most = 60) {
+    constexpr char digits[] = "0123456789abcdef";
+    std::string result;
+    bool cut = false;
+    for (std::size_t i = 0; i < text.size(); ++i) {
+        const auto c = static_cast<unsigned char>(text[i]);
+        if (result.size() >= most && (c & 0xC0) != 0x80) {
+            cut = true;
+            break;
+        }
+        if (c < 0x20 || c == 0x7F) {
+            result += "\\x";
+            result += digits[c >> 4];
+            result += digits[c & 15];
+        } else {
+            result += text[i];
+        }
+    }
+    if (cut) result += "...";
+    return result;
+}
+
+// JSON pointer (RFC 6901), with control characters made visible.
+std::string path_of(const Place* place) {
+    std::string path;
+    std::vector<const Place*> places;
+    for (; place != nullptr; place = place->outer) places.push_back(place);
+    for (std::size_t i = places.size(); i-- > 0;) {
+        path += '/';
+        if (places[i]->is_index) {
+            path += std::to_string(places[i]->index);
+            continue;
+        }
+        for (const char c : shown(places[i]->key, 200)) {
+            if (c == '~') path += "~0";
+            else if (c == '/') path += "~1";
+            else path += c;
+        }
+    }
+    return path;
+}
+
+}  // namespace
+}  // namespace detail
+
+Invalid::Invalid(std::string_view what, Problems problems)
+    : Error(detail::list_problems(what, problems)), problems_(std::move(problems)) {}
+Undecodable::Undecodable(std::string_view what, Problems problems)
+    : Error(detail::list_problems(what, problems)), problems_(std::move(problems)) {}
+
+// ---- Ids
+
+namespace detail {
+namespace {
+
+std::uint64_t system_seed() {
+    std::random_device device;
+    return (static_cast<std::uint64_t>(device()) << 32) ^ device();
+}
+
+Time system_now() {
+    return std::chrono::time_point_cast<std::chrono::microseconds>(std::chrono::system_clock::now());
+}
+
+// A child of fork() has its parent's generators and would make its ids: it must seed anew.
+std::atomic<unsigned> forks{0};
+IdSource& thread_source() {
+    static const bool watching = [] {
+        (void)pthread_atfork(nullptr, nullptr, [] { forks.fetch_add(1, std::memory_order_relaxed); });
+        return true;
+    }();
+    (void)watching;
+    thread_local IdSource source;
+    thread_local unsigned seeded = forks.load(std::memory_order_relaxed);
+    if (const unsigned now = forks.load(std::memory_order_relaxed); seeded != now) {
+        source = IdSource();
+        seeded = now;
+    }
+    return source;
+}
+
+int hex_digit(char c) {
+    if (c >= '0' && c <= '9') return c - '0';
+    if (c >= 'a' && c <= 'f') return c - 'a' + 10;
+    if (c >= 'A' && c <= 'F') return c - 'A' + 10;
+    return -1;
+}
+
+// A problem, or nothing.
+std::optional<std::string> parse_id(std::string_view text, Id& id) {
+    Id::Bytes bytes{};
+    bool good = text.size() == 36;
+    std::size_t digit = 0;
+    for (std::size_t i = 0; good && i < text.size(); ++i) {
+        if (i == 8 || i == 13 || i == 18 || i == 23) {
+            good = text[i] == '-';
+            continue;
+        }
+        const int value = hex_digit(text[i]);
+        good = value >= 0;
+        if (good) bytes[digit / 2] = static_cast<std::uint8_t>((bytes[digit / 2] << 4) | value);
+        ++digit;
+    }
+    if (!good) return "expected UUID, got \"" + shown(text) + '"';
+    id = Id(bytes);
+    return std::nullopt;
+}
+
+void format_id(const Id& id, char* out) {
+    constexpr char digits[] = "0123456789abcdef";
+    for (std::size_t i = 0; i < 16; ++i) {
+        if (i == 4 || i == 6 || i == 8 || i == 10) *out++ = '-';
+        *out++ = digits[id.bytes()[i] >> 4];
+        *out++ = digits[id.bytes()[i] & 15];
+    }
+}
+
+}  // namespace
+}  // namespace detail
+
+IdSource::IdSource() : IdSource(detail::system_seed()) {}
+IdSource::IdSource(std::uint64_t seed) noexcept : state_(seed) {}
+
+std::uint64_t IdSource::next() noexcept {
+    // splitmix64
+    std::uint64_t z = (state_ += 0x9E3779B97F4A7C15u);
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
+    return z ^ (z >> 31);
+}
+
+Id Id::make() { return make(detail::system_now(), detail::thread_source()); }
+
+Id Id::make(Time time, IdSource& source) {
+    constexpr std::uint64_t most_low = (std::uint64_t(1) << 62) - 1;
+    const auto since = std::chrono::floor<std::chrono::milliseconds>(time).time_since_epoch().count();
+    const auto millisecond = static_cast<std::uint64_t>(std::max<std::int64_t>(since, 0)) & 0xFFFF'FFFF'FFFFu;
+    if (millisecond > source.millisecond_) {
+        source.millisecond_ = millisecond;
+        source.high_ = source.next() & 0x7FF;  // the upper half is left for counting
+        source.low_ = source.next() & most_low;
+    } else {
+        // The same millisecond, or the clock went back: a random step up from the last one.
+        source.low_ += 1 + (source.next() >> 30);
+        if (source.low_ > most_low) {
+            source.low_ &= most_low;
+            if (++source.high_ > 0xFFF) {
+                source.high_ = 0;
+                ++source.millisecond_;
+            }
+        }
+    }
+    const std::uint64_t high = (source.millisecond_ << 16) | 0x7000u | source.high_;
+    const std::uint64_t low = (std::uint64_t(2) << 62) | source.low_;
+    Bytes bytes{};
+    for (std::size_t i = 0; i < 8; ++i) {
+        bytes[i] = static_cast<std::uint8_t>(high >> (56 - 8 * i));
+        bytes[8 + i] = static_cast<std::uint8_t>(low >> (56 - 8 * i));
+    }
+    return Id(bytes);
+}
+
+Id Id::parse(std::string_view text) {
+    Id id;
+    if (auto wrong = detail::parse_id(text, id)) throw Invalid("read an id", {Problem{{}, std::move(*wrong)}});
+    return id;
+}
+
+std::string Id::to_string() const {
+    std::string text(36, '-');
+    detail::format_id(*this, text.data());
+    return text;
+}
+
+Time Id::time() const noexcept {
+    std::int64_t millisecond = 0;
+    for (std::size_t i = 0; i < 6; ++i) millisecond = (millisecond << 8) | bytes_[i];
+    return Time(std::chrono::milliseconds(millisecond));
+}
+
+std::string new_stream_id(std::string_view prefix) {
+    std::string id(prefix);
+    if (!id.empty()) id += '-';
+    return id + Id::make().to_string();
+}
+
+// ---- Writing
+
+namespace detail {
+
+// Memory of a thread that encoding and decoding use again and again.
+struct Buffer {
+    Buffer() = default;
+    Buffer(const Buffer&) = delete;
+    Buffer& operator=(const Buffer&) = delete;
+    ~Buffer() { std::free(data); }
+
+    void reserve(std::size_t wanted) {
+        if (wanted <= size) return;
+        void* larger = std::realloc(data, wanted);
+        if (larger == nullptr) throw std::bad_alloc();
+        data = static_cast<char*>(larger);
+        size = wanted;
+    }
+    void shrink() noexcept {
+        if (size <= kept) return;
+        std::free(std::exchange(data, nullptr));
+        size = 0;
+    }
+    static constexpr std::size_t kept = 256u << 10;
+
+    char* data = nullptr;
+    std::size_t size = 0;
+    bool busy = false;
+};
+
+namespace {
+
+// Returns the length of the UTF-8 sequence at `at`, 0 when it is none.
+std::size_t utf8_length(const char* at, const char* end) {
+    const auto byte = [&](std::ptrdiff_t i) { return static_cast<unsigned char>(at[i]); };
+    const auto tail = [&](std::ptrdiff_t i) { return at + i < end && (byte(i) & 0xC0) == 0x80; };
+    const unsigned char first = byte(0);
+    if (first < 0x80) return 1;
+    if (first < 0xC2) return 0;
+    if (first < 0xE0) return tail(1) ? 2 : 0;
+    if (first < 0xF0) {
+        if (!tail(1) || !tail(2)) return 0;
+        if (first == 0xE0 && byte(1) < 0xA0) return 0;
+        if (first == 0xED && byte(1) >= 0xA0) return 0;  // surrogates
+        return 3;
+    }
+    if (first > 0xF4 || !tail(1) || !tail(2) || !tail(3)) return 0;
+    if (first == 0xF0 && byte(1) < 0x90) return 0;
+    if (first == 0xF4 && byte(1) >= 0x90) return 0;
+    return 4;
+}
+
+const char* find_bad_utf8(std::string_view text) {
+    const char* at = text.data();
+    const char* const end = at + text.size();
+    while (at != end) {
+        if (end - at >= 8) {
+            std::uint64_t word = 0;
+            std::memcpy(&word, at, 8);
+            if ((word & 0x8080808080808080u) == 0) {
+                at += 8;
+                continue;
+            }
+        }
+        const std::size_t length = utf8_length(at, end);
+        if (length == 0) return at;
+        at += length;
+    }
+    return nullptr;
+}
+
+// Whether one of eight bytes is a control character, a quote, a backslash or above ASCII.
+bool needs_care(std::uint64_t word) {
+    constexpr std::uint64_t ones = 0x0101010101010101u;
+    constexpr std::uint64_t tops = 0x8080808080808080u;
+    const auto zero = [](std::uint64_t x) { return (x - ones) & ~x; };
+    return ((word | (word - ones * 0x20) | zero(word ^ (ones * '"')) | zero(word ^ (ones * '\\'))) & tops) != 0;
+}
+
+Buffer& thread_buffer() {
+    thread_local Buffer buffer;
+    return buffer;
+}
+
+constexpr char base64_digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
+}  // namespace
+
+JsonWriter::JsonWriter() : buffer_(&thread_buffer()) {
+    if (buffer_->busy) buffer_ = new Buffer;  // a writer inside a user's serialize function
+    try {
+        buffer_->reserve(512);
+    } catch (...) {
+        if (!buffer_->busy && buffer_ != &thread_buffer()) delete buffer_;
+        throw;
+    }
+    buffer_->busy = true;
+    begin_ = at_ = buffer_->data;
+    end_ = begin_ + buffer_->size;
+}
+
+JsonWriter::~JsonWriter() {
+    if (buffer_ != &thread_buffer()) {
+        delete buffer_;
+        return;
+    }
+    buffer_->busy = false;
+    buffer_->shrink();
+}
+
+void JsonWriter::grow(std::size_t size) {
+    const auto used = static_cast<std::size_t>(at_ - begin_);
+    buffer_->reserve(std::max(used + size, buffer_->size + buffer_->size / 2));
+    begin_ = buffer_->data;
+    at_ = begin_ + used;
+    end_ = begin_ + buffer_->size;
+}
+
+std::string JsonWriter::take() const { return std::string(begin_, static_cast<std::size_t>(at_ - begin_)); }
+
+void JsonWriter::refuse(std::string_view what) const {
+    throw Invalid("write JSON", {Problem{path_of(place_), "cannot write " + std::string(what)}});
+}
+
+void JsonWriter::raw(std::string_view json) {
+    room(json.size());
+    std::memcpy(at_, json.data(), json.size());
+    at_ += json.size();
+}
+
+void JsonWriter::null() { raw("null"); }
+void JsonWriter::boolean(bool value) { raw(value ? std::string_view("true") : std::string_view("false")); }
+
+void JsonWriter::integer(std::int64_t value) {
+    room(24);
+    at_ = std::to_chars(at_, end_, value).ptr;
+}
+void JsonWriter::natural(std::uint64_t value) {
+    room(24);
+    at_ = std::to_chars(at_, end_, value).ptr;
+}
+
+namespace {
+template <class Real>
+char* write_real(char* at, char* end, Real value) {
+    char* const begin = at;
+    at = std::to_chars(at, end, value).ptr;
+    // "-0" would come back as the integer 0.
+    if (value == 0 && std::signbit(value)) {
+        std::memcpy(begin, "-0.0", 4);
+        at = begin + 4;
+    }
+    return at;
+}
+}  // namespace
+
+void JsonWriter::real(double value) {
+    if (!std::isfinite(value)) refuse(std::isnan(value) ? "NaN" : "an infinite number");
+    room(32);
+    at_ = write_real(at_, end_, value);
+}
+void JsonWriter::real(float value) {
+    if (!std::isfinite(value)) refuse(std::isnan(value) ? "NaN" : "an infinite number");
+    room(32);
+    at_ = write_real(at_, end_, value);
+}
+
+void JsonWriter::text(std::string_view value) {
+    constexpr char digits[] = "0123456789abcdef";
+    room(value.size() + 2);
+    *at_++ = '"';
+    const char* from = value.data();
+    const char* const end = from + value.size();
+    while (from != end) {
+        if (end - from >= 8) {
+            std::uint64_t word = 0;
+            std::memcpy(&word, from, 8);
+            if (!needs_care(word)) {
+                std::memcpy(at_, from, 8);
+                from += 8;
+                at_ += 8;
+                continue;
+            }
+        }
+        const auto c = static_cast<unsigned char>(*from);
+        if (c >= 0x80) {
+            const std::size_t length = utf8_length(from, end);
+            if (length == 0) {
+                refuse("a string that is no UTF-8: byte " + std::to_string(from - value.data()) + " of \"" +
+                       shown(value.substr(0, static_cast<std::size_t>(from - value.data()))) + "\"...");
+            }
+            std::memcpy(at_, from, length);
+            at_ += length;
+            from += length;
+            continue;
+        }
+        ++from;
+        if (c >= 0x20 && c != '"' && c != '\\') {
+            *at_++ = static_cast<char>(c);
+            continue;
+        }
+        // An escape is up to five characters longer than what was reserved for it.
+        room(static_cast<std::size_t>(end - from) + 8);
+        *at_++ = '\\';
+        switch (c) {
+            case '"': *at_++ = '"'; break;
+            case '\\': *at_++ = '\\'; break;
+            case '\b': *at_++ = 'b'; break;
+            case '\f': *at_++ = 'f'; break;
+            case '\n': *at_++ = 'n'; break;
+            case '\r': *at_++ = 'r'; break;
+            case '\t': *at_++ = 't'; break;
+            default:
+                std::memcpy(at_, "u00", 3);
+                at_[3] = digits[c >> 4];
+                at_[4] = digits[c & 15];
+                at_ += 5;
+        }
+    }
+    put('"');
+}
+
+void JsonWriter::base64(const void* bytes, std::size_t size) {
+    const auto* data = static_cast<const unsigned char*>(bytes);
+    room((size + 2) / 3 * 4 + 2);
+    *at_++ = '"';
+    for (std::size_t i = 0; i < size; i += 3) {
+        const std::size_t count = std::min<std::size_t>(3, size - i);
+        std::uint32_t group = static_cast<std::uint32_t>(data[i]) << 16;
+        if (count > 1) group |= static_cast<std::uint32_t>(data[i + 1]) << 8;
+        if (count > 2) group |= data[i + 2];
+        *at_++ = base64_digits[group >> 18];
+        *at_++ = base64_digits[(group >> 12) & 63];
+        *at_++ = count > 1 ? base64_digits[(group >> 6) & 63] : '=';
+        *at_++ = count > 2 ? base64_digits[group & 63] : '=';
+    }
+    *at_++ = '"';
+}
+
+void JsonWriter::time(std::int64_t seconds, std::int64_t nanoseconds) {
+    using namespace std::chrono;
+    // 0000-01-01 to 9999-12-31: what RFC 3339 can say.
+    if (seconds < -62167219200 || seconds > 253402300799) refuse("a time outside the years 0 to 9999");
+    const sys_seconds time{std::chrono::seconds(seconds)};
+    const auto day = floor<days>(time);
+    const year_month_day date(day);
+    const hh_mm_ss clock(time - day);
+    room(40);
+    const auto digits = [&](std::int64_t value, int count) {
+        for (int i = count - 1; i >= 0; --i) {
+            at_[i] = static_cast<char>('0' + value % 10);
+            value /= 10;
+        }
+        at_ += count;
+    };
+    *at_++ = '"';
+    digits(static_cast<int>(date.year()), 4);
+    *at_++ = '-';
+    digits(static_cast<unsigned>(date.month()), 2);
+    *at_++ = '-';
+    digits(static_cast<unsigned>(date.day()), 2);
+    *at_++ = 'T';
+    digits(clock.hours().count(), 2);
+    *at_++ = ':';
+    digits(clock.minutes().count(), 2);
+    *at_++ = ':';
+    digits(clock.seconds().count(), 2);
+    if (nanoseconds != 0) {
+        *at_++ = '.';
+        if (nanoseconds % 1'000'000 == 0) digits(nanoseconds / 1'000'000, 3);
+        else if (nanoseconds % 1'000 == 0) digits(nanoseconds / 1'000, 6);
+        else digits(nanoseconds, 9);
+    }
+    *at_++ = 'Z';
+    *at_++ = '"';
+}
+
+void JsonWriter::id(const Id& value) {
+    room(38);
+    *at_ = '"';
+    format_id(value, at_ + 1);
+    at_[37] = '"';
+    at_ += 38;
+}
+
+void JsonWriter::begin(char bracket, Place& place) {
+    if (++depth_ > most_depth) refuse("a value nested deeper than " + std::to_string(most_depth));
+    put(bracket);
+    place.outer = place_;
+    place_ = &place;
+    comma_ = false;
+}
+
+void JsonWriter::end(char bracket, const Place& place) {
+    put(bracket);
+    place_ = const_cast<Place*>(place.outer);
+    comma_ = true;
+    --depth_;
+}
+
+void JsonWriter::key(Place& place, std::string_view key_name) {
+    comma();
+    place.key = key_name;
+    text(key_name);
+    put(':');
+}
+
+void JsonWriter::name(std::string_view field_name) {
+    comma();
+    place_->key = field_name;
+    room(field_name.size() + 3);
+    *at_++ = '"';
+    std::memcpy(at_, field_name.data(), field_name.size());
+    at_ += field_name.size();
+    *at_++ = '"';
+    *at_++ = ':';
+}
+
+// ---- Parsing into a tape
+
+// A value on the tape is a tag and what follows it. Containers know their size, so they can be passed in
+// one step. The forms are narrow so that the tape is never larger than 2.4 times the text.
+namespace {
+
+enum Tag : char {
+    tag_null,
+    tag_false,
+    tag_true,
+    tag_int8,
+    tag_int16,
+    tag_int32,
+    tag_int64,
+    tag_uint64,
+    tag_double,
+    tag_short_text,  // 8 bits of length
+    tag_text,        // 32 bits of length
+    tag_object,      // 32 bits of size, then keys (texts) and values in turn
+    tag_array        // 32 bits of size
+};
+
+template <class T>
+T load_as(const char* at) {
+    T value;
+    std::memcpy(&value, at, sizeof value);
+    return value;
+}
+
+inline const char* skip(const char* at) {
+    switch (static_cast<Tag>(*at)) {
+        case tag_null:
+        case tag_false:
+        case tag_true: return at + 1;
+        case tag_int8: return at + 2;
+        case tag_int16: return at + 3;
+        case tag_int32: return at + 5;
+        case tag_int64:
+        case tag_uint64:
+        case tag_double: return at + 9;
+        case tag_short_text: return at + 2 + static_cast<unsigned char>(at[1]);
+        case tag_text:
+        case tag_object:
+        case tag_array: return at + 5 + load_as<std::uint32_t>(at + 1);
+    }
+    return at + 1;
+}
+
+inline std::string_view text_at(const char* at) {
+    if (*at == tag_short_text) return {at + 2, static_cast<unsigned char>(at[1])};
+    return {at + 5, load_as<std::uint32_t>(at + 1)};
+}
+inline bool is_text_at(const char* at) { return *at == tag_short_text || *at == tag_text; }
+
+inline bool integer_at(const char* at, std::int64_t& value) {
+    switch (static_cast<Tag>(*at)) {
+        case tag_int8: value = load_as<std::int8_t>(at + 1); return true;
+        case tag_int16: value = load_as<std::int16_t>(at + 1); return true;
+        case tag_int32: value = load_as<std::int32_t>(at + 1); return true;
+        case tag_int64: value = load_as<std::int64_t>(at + 1); return true;
+        default: return false;
+    }
+}
+
+bool real_at(const char* at, double& value) {
+    std::int64_t integer = 0;
+    if (integer_at(at, integer)) value = static_cast<double>(integer);
+    else if (*at == tag_uint64) value = static_cast<double>(load_as<std::uint64_t>(at + 1));
+    else if (*at == tag_double) value = load_as<double>(at + 1);
+    else return false;
+    return true;
+}
+
+struct Source {
+    using Ch = char;
+    const char* at;
+    const char* end;
+    const char* begin;
+
+    char Peek() const { return at == end ? '\0' : *at; }
+    char Take() { return at == end ? '\0' : *at++; }
+    std::size_t Tell() const { return static_cast<std::size_t>(at - begin); }
+    char* PutBegin() { return nullptr; }
+    void Put(char) {}
+    void Flush() {}
+    std::size_t PutEnd(char*) { return 0; }
+};
+
+struct TapeWriter {
+    Buffer& tape;
+    std::size_t size = 0;
+    std::size_t depth = 0;
+    std::size_t most_depth;
+    std::vector<std::uint32_t>& open;
+    const char* wrong = nullptr;
+
+    char* room(std::size_t wanted) {
+        if (tape.size - size < wanted) tape.reserve(std::max(size + wanted, tape.size + tape.size / 2));
+        return tape.data + size;
+    }
+    bool put(Tag tag) {
+        *room(1) = static_cast<char>(tag);
+        ++size;
+        return true;
+    }
+    template <class T>
+    bool put(Tag tag, T value) {
+        char* at = room(1 + sizeof value);
+        *at = static_cast<char>(tag);
+        std::memcpy(at + 1, &value, sizeof value);
+        size += 1 + sizeof value;
+        return true;
+    }
+    bool Null() { return put(tag_null); }
+    bool Bool(bool value) { return put(value ? tag_true : tag_false); }
+    bool Int(int value) { return Int64(value); }
+    bool Uint(unsigned value) { return Int64(value); }
+    bool Int64(std::int64_t value) {
+        if (value == static_cast<std::int8_t>(value)) return put(tag_int8, static_cast<std::int8_t>(value));
+        if (value == static_cast<std::int16_t>(value)) return put(tag_int16, static_cast<std::int16_t>(value));
+        if (value == static_cast<std::int32_t>(value)) return put(tag_int32, static_cast<std::int32_t>(value));
+        return put(tag_int64, value);
+    }
+    bool Uint64(std::uint64_t value) {
+        if (value <= static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max())) {
+            return Int64(static_cast<std::int64_t>(value));
+        }
+        return put(tag_uint64, value);
+    }
+    bool Double(double value) {
+        if (!std::isfinite(value)) {
+            wrong = "a number is too large";
+            return false;
+        }
+        return put(tag_double, value);
+    }
+    bool RawNumber(const char*, rapidjson::SizeType, bool) { return false; }
+    bool String(const char* text, rapidjson::SizeType length, bool) {
+        // RapidJSON 1.1 lets a lone low surrogate pass; as UTF-8 it begins with this byte.
+        for (const char* at = text; (at = static_cast<const char*>(std::memchr(
+                                         at, 0xED, static_cast<std::size_t>(text + length - at)))) != nullptr;
+             ++at) {
+            if (at + 1 < text + length && static_cast<unsigned char>(at[1]) >= 0xA0) {
+                wrong = "a string has a lone surrogate";
+                return false;
+            }
+        }
+        char* at = room(5 + std::size_t(length));
+        if (length < 256) {
+            at[0] = tag_short_text;
+            at[1] = static_cast<char>(static_cast<unsigned char>(length));
+            at += 2;
+            size += 2;
+        } else {
+            at[0] = tag_text;
+            const auto bytes = static_cast<std::uint32_t>(length);
+            std::memcpy(at + 1, &bytes, sizeof bytes);
+            at += 5;
+            size += 5;
+        }
+        std::memcpy(at, text, length);
+        size += length;
+        return true;
+    }
+    bool Key(const char* text, rapidjson::SizeType length, bool copy) { return String(text, length, copy); }
+    bool begin(Tag tag) {
+        if (++depth > most_depth) {
+            wrong = "it is nested too deeply";
+            return false;
+        }
+        open.push_back(static_cast<std::uint32_t>(size));
+        return put(tag, std::uint32_t(0));
+    }
+    bool close() {
+        const std::size_t at = open.back();
+        open.pop_back();
+        const auto bytes = static_cast<std::uint32_t>(size - at - 5);
+        std::memcpy(tape.data + at + 1, &bytes, sizeof bytes);
+        --depth;
+        return true;
+    }
+    bool StartObject() { return begin(tag_object); }
+    bool EndObject(rapidjson::SizeType) { return close(); }
+    bool StartArray() { return begin(tag_array); }
+    bool EndArray(rapidjson::SizeType) { return close(); }
+};
+
+// The kind of a value, and the value itself where it is short.
+std::string describe(const char* at) {
+    std::int64_t integer = 0;
+    if (integer_at(at, integer)) return std::to_string(integer);
+    switch (static_cast<Tag>(*at)) {
+        case tag_null: return "null";
+        case tag_false: return "false";
+        case tag_true: return "true";
+        case tag_uint64: return std::to_string(load_as<std::uint64_t>(at + 1));
+        case tag_double: {
+            char digits[40];
+            std::string text(digits, write_real(digits, digits + sizeof digits, load_as<double>(at + 1)));
+            if (text.find_first_of(".e") == std::string::npos) text += ".0";
+            return text;
+        }
+        case tag_short_text:
+        case tag_text: return '"' + shown(text_at(at), 40) + '"';
+        case tag_object: return "an object";
+        default: return "an array";
+    }
+}
+
+}  // namespace
+
+// What a thread keeps for parsing.
+struct Parser {
+    rapidjson::Reader reader{nullptr, 256};
+    Buffer tape;
+    std::vector<std::uint32_t> open;
+    std::vector<std::string_view> names;  // fields asked for, of all open objects
+    bool busy = false;
+    bool owned = false;
+};
+
+namespace {
+std::unique_ptr<Parser>& thread_parser() {
+    thread_local std::unique_ptr<Parser> parser;
+    return parser;
+}
+}  // namespace
+
+JsonReader::JsonReader(std::string_view json, Reading reading, const Limits& limits)
+    : strict_(reading == Reading::strict) {
+    if (json.size() > std::min(limits.bytes, any_size)) {
+        problem("it has " + std::to_string(json.size()) + " bytes, " +
+                std::to_string(std::min(limits.bytes, any_size)) + " are allowed");
+        return;
+    }
+    if (const void* nul = json.empty() ? nullptr : std::memchr(json.data(), 0, json.size())) {
+        problem("no JSON: a NUL character at byte " + std::to_string(static_cast<const char*>(nul) - json.data()));
+        return;
+    }
+    // A field's own check may decode something: it then gets a parser of its own.
+    auto& kept = thread_parser();
+    std::unique_ptr<Parser> fresh;
+    if (!kept) kept = std::make_unique<Parser>();
+    if (kept->busy) {
+        fresh = std::make_unique<Parser>();
+        fresh->owned = true;
+    }
+    Parser& parser = fresh ? *fresh : *kept;
+    parser.tape.reserve(512);
+    parser.open.clear();
+    parser.names.clear();
+    TapeWriter handler{parser.tape, 0, 0, limits.depth, parser.open};
+    Source source{json.data(), json.data() + json.size(), json.data()};
+    constexpr unsigned flags =
+        rapidjson::kParseIterativeFlag | rapidjson::kParseValidateEncodingFlag | rapidjson::kParseFullPrecisionFlag;
+    const rapidjson::ParseResult result = parser.reader.Parse<flags>(source, handler);
+    if (result.IsError()) {
+        std::string cause = handler.wrong ? handler.wrong : rapidjson::GetParseError_En(result.Code());
+        if (handler.wrong && handler.depth > limits.depth) {
+            cause += ", " + std::to_string(limits.depth) + " levels are allowed";
+        }
+        problem("no JSON: " + cause + " at byte " + std::to_string(result.Offset()));
+        if (!fresh && json.size() > Buffer::kept) kept.reset();
+        return;
+    }
+    parser.busy = true;
+    parser_ = fresh ? fresh.release() : &parser;
+    root_ = at_ = parser_->tape.data;
+}
+
+JsonReader::~JsonReader() {
+    if (parser_ == nullptr) return;
+    if (parser_->owned) {
+        delete parser_;
+    } else if (parser_->tape.size > Buffer::kept) {
+        thread_parser().reset();
+    } else {
+        parser_->busy = false;
+    }
+}
+
+// ---- Reading
+
+void JsonReader::problem(std::string text) {
+    constexpr std::size_t most = 100;
+    if (++problem_count_ < most) problems_.push_back({path_of(place_), std::move(text)});
+    else if (problem_count_ == most) problems_.push_back({"", "there are more problems"});
+}
+
+void JsonReader::problem_at(std::string_view key, std::string text) {
+    const Place* before = place_;
+    const Place place{.outer = before, .key = key};
+    place_ = &place;
+    problem(std::move(text));
+    place_ = before;
+}
+
+void JsonReader::expected(std::string_view what) {
+    problem("expected " + std::string(what) + ", got " + describe(at_));
+}
+
+bool JsonReader::is_null() const noexcept { return *at_ == tag_null; }
+bool JsonReader::is_text() const noexcept { return is_text_at(at_); }
+
+bool JsonReader::boolean(bool& value) {
+    if (*at_ == tag_true || *at_ == tag_false) {
+        value = *at_ == tag_true;
+        return true;
+    }
+    if (lax_ && is_text()) {
+        const auto given = text_at(at_);
+        if (given == "true" || given == "false") {
+            value = given == "true";
+            return true;
+        }
+    }
+    expected("boolean");
+    return false;
+}
+
+namespace {
+template <class N>
+bool number_in(std::string_view text, N& value) {
+    const auto result = std::from_chars(text.data(), text.data() + text.size(), value);
+    return result.ec == std::errc() && result.ptr == text.data() + text.size();
+}
+}  // namespace
+
+bool JsonReader::integer(std::int64_t& value, std::int64_t least, std::int64_t most) {
+    std::int64_t number = 0;
+    if (!integer_at(at_, number)) {
+        if (*at_ == tag_uint64) {
+            expected("integer from " + std::to_string(least) + " to " + std::to_string(most));
+            return false;
+        }
+        if (!(lax_ && is_text_at(at_) && number_in(text_at(at_), number))) {
+            expected("integer");
+            return false;
+        }
+    }
+    if (number < least || number > most) {
+        expected("integer from " + std::to_string(least) + " to " + std::to_string(most));
+        return false;
+    }
+    value = number;
+    return true;
+}
+
+bool JsonReader::natural(std::uint64_t& value, std::uint64_t most) {
+    std::int64_t number = 0;
+    std::uint64_t found = 0;
+    bool negative = false;
+    if (integer_at(at_, number)) {
+        negative = number < 0;
+        found = static_cast<std::uint64_t>(number);
+    } else if (*at_ == tag_uint64) {
+        found = load_as<std::uint64_t>(at_ + 1);
+    } else if (!(lax_ && is_text_at(at_) && number_in(text_at(at_), found))) {
+        expected("integer");
+        return false;
+    }
+    if (negative || found > most) {
+        expected("integer from 0 to " + std::to_string(most));
+        return false;
+    }
+    value = found;
+    return true;
+}
+
+bool JsonReader::real(double& value) {
+    if (real_at(at_, value)) return true;
+    double number = 0;
+    if (lax_ && is_text_at(at_) && number_in(text_at(at_), number) && std::isfinite(number)) {
+        value = number;
+        return true;
+    }
+    expected("number");
+    return false;
+}
+
+bool JsonReader::real(float& value) {
+    double number = 0;
+    if (!real(number)) return false;
+    if (std::abs(number) > static_cast<double>(std::numeric_limits<float>::max())) {
+        expected("number of single precision");
+        return false;
+    }
+    value = static_cast<float>(number);
+    return true;
+}
+
+bool JsonReader::text(std::string_view& value, std::string_view what) {
+    if (!is_text_at(at_)) {
+        expected(what);
+        return false;
+    }
+    value = text_at(at_);
+    return true;
+}
+
+void JsonReader::text(std::string& value) {
+    if (is_text_at(at_)) value = text_at(at_);
+    else if (lax_ && *at_ >= tag_false && *at_ <= tag_double) value = describe(at_);
+    else expected("string");
+}
+
+bool JsonReader::base64(std::string& bytes) {
+    std::string_view given;
+    if (!text(given, "base64 text")) return false;
+    static constexpr auto values = [] {
+        std::array<signed char, 256> table{};
+        for (auto& value : table) value = -1;
+        for (int i = 0; i < 64; ++i) table[static_cast<unsigned char>(base64_digits[i])] = static_cast<signed char>(i);
+        return table;
+    }();
+    bytes.clear();
+    bytes.reserve(given.size() / 4 * 3);
+    bool good = given.size() % 4 == 0;
+    for (std::size_t i = 0; good && i < given.size(); i += 4) {
+        const bool last = i + 4 == given.size();
+        const std::size_t padding = !last ? 0 : given[i + 3] != '=' ? 0 : given[i + 2] != '=' ? 1 : 2;
+        std::uint32_t group = 0;
+        for (std::size_t j = 0; j < 4; ++j) {
+            const int value = j >= 4 - padding ? 0 : values[static_cast<unsigned char>(given[i + j])];
+            good = good && value >= 0;
+            group = (group << 6) | static_cast<std::uint32_t>(value & 63);
+        }
+        // Bits that belong to no byte must be zero, or two texts would mean the same bytes.
+        if (padding == 1) good = good && (group & 0xFF) == 0;
+        if (padding == 2) good = good && (group & 0xFFFF) == 0;
+        bytes += static_cast<char>(static_cast<unsigned char>(group >> 16));
+        if (padding < 2) bytes += static_cast<char>(static_cast<unsigned char>((group >> 8) & 255));
+        if (padding < 1) bytes += static_cast<char>(static_cast<unsigned char>(group & 255));
+    }
+    if (!good) expected("base64 text");
+    return good;
+}
+
+namespace {
+
+// RFC 3339, with Z or an offset.
+bool parse_time(std::string_view text, std::int64_t& seconds, std::int64_t& nanoseconds) {
+    using namespace std::chrono;
+    std::size_t at = 0;
+    bool good = true;
+    const auto number = [&](int digits) {
+        int value = 0;
+        for (int i = 0; i < digits; ++i, ++at) {
+            if (at >= text.size() || text[at] < '0' || text[at] > '9') {
+                good = false;
+                return 0;
+            }
+            value = value * 10 + (text[at] - '0');
+        }
+        return value;
+    };
+    const auto sign = [&](std::string_view any) {
+        if (at < text.size() && any.find(text[at]) != std::string_view::npos) return text[at++];
+        good = false;
+        return '\0';
+    };
+    const int y = number(4);
+    sign("-");
+    const int m = number(2);
+    sign("-");
+    const int d = number(2);
+    sign("Tt ");
+    const int h = number(2);
+    sign(":");
+    const int minute = number(2);
+    sign(":");
+    const int s = number(2);
+    nanoseconds = 0;
+    if (good && at < text.size() && text[at] == '.') {
+        ++at;
+        std::int64_t scale = 100'000'000;
+        const std::size_t begin = at;
+        for (; at < text.size() && text[at] >= '0' && text[at] <= '9'; ++at, scale /= 10) {
+            nanoseconds += (text[at] - '0') * scale;
+        }
+        good = at > begin && at - begin <= 9;
+    }
+    if (!good || at >= text.size()) return false;
+    int offset = 0;
+    if (const char zone = sign("Zz+-"); zone == '+' || zone == '-') {
+        const int hours = number(2);
+        sign(":");
+        const int minutes = number(2);
+        if (hours > 23 || minutes > 59) return false;
+        offset = (hours * 60 + minutes) * (zone == '-' ? -60 : 60);
+    }
+    const year_month_day date{year(y), month(static_cast<unsigned>(m)), day(static_cast<unsigned>(d))};
+    if (!good || at != text.size() || !date.ok() || h > 23 || minute > 59 || s > 59) return false;
+    seconds = sys_seconds(sys_days(date)).time_since_epoch().count() + h * 3600 + minute * 60 + s - offset;
+    return true;
+}
+
+}  // namespace
+
+bool JsonReader::time(std::int64_t& seconds, std::int64_t& nanoseconds, std::int64_t least, std::int64_t most) {
+    std::string_view given;
+    if (!text(given, "time like 2026-01-31T12:00:00Z")) return false;
+    if (!parse_time(given, seconds, nanoseconds)) {
+        expected("time like 2026-01-31T12:00:00Z");
+        return false;
+    }
+    if (seconds < least || seconds > most) {
+        expected("time within the range of its type");
+        return false;
+    }
+    return true;
+}
+
+void JsonReader::id(Id& value) {
+    std::string_view given;
+    if (!text(given, "UUID")) return;
+    if (auto wrong = parse_id(given, value)) problem(std::move(*wrong));
+}
+
+std::size_t JsonReader::one_of(const std::string_view* names, std::size_t count) {
+    if (is_text_at(at_)) {
+        for (std::size_t i = 0; i < count; ++i) {
+            if (names[i] == text_at(at_)) return i;
+        }
+    }
+    std::string all = "one of";
+    for (std::size_t i = 0; i < count; ++i) {
+        all += i ? ", " : " ";
+        all += names[i];
+    }
+    expected(all);
+    return count;
+}
+
+// ---- Objects and arrays
+
+JsonReader::Object::Object(JsonReader& from, const RuleSet* rule_set)
+    : reader(from), rules(rule_set), outer(from.object_), outer_place(from.place_), first_name(from.parser_->names.size()),
+      unnamed_before(std::exchange(from.unnamed_, 0)) {
+    if (*reader.at_ != tag_object) {
+        reader.expected("object");
+        return;
+    }
+    begin = cursor = reader.at_ + 5;
+    end = begin + load_as<std::uint32_t>(reader.at_ + 1);
+    place.outer = outer_place;
+    reader.object_ = this;
+    reader.place_ = &place;
+}
+
+JsonReader::Object::~Object() {
+    reader.object_ = outer;
+    reader.place_ = outer_place;
+    reader.unnamed_ = unnamed_before;
+    reader.parser_->names.resize(first_name);
+}
+
+bool JsonReader::find(std::string_view name) {
+    Object& object = *object_;
+    parser_->names.push_back(name);
+    object.place.key = name;
+    lax_ = false;
+    object.field_rules = nullptr;
+    if (object.rules != nullptr) {
+        object.field_rules = object.rules->find(name);
+        if (object.field_rules != nullptr) {
+            for (const Rule& rule : object.field_rules->rules) lax_ = lax_ || rule.what == Rule::What::lax;
+        }
+    }
+    const char* found = nullptr;
+    if (object.cursor != object.end && text_at(object.cursor) == name) {
+        found = object.cursor;
+    } else if (object.cursor != object.end || object.irregular) {
+        // From here to the end, then from the start: fields in another order are still found in few steps.
+        object.irregular = true;
+        for (const char* at = object.cursor; found == nullptr && at != object.end; at = skip(skip(at))) {
+            if (text_at(at) == name) found = at;
+        }
+        for (const char* at = object.begin; found == nullptr && at != object.cursor; at = skip(skip(at))) {
+            if (text_at(at) == name) found = at;
+        }
+    }
+    if (found == nullptr) {
+        if (object.field_rules != nullptr) {
+            for (const Rule& rule : object.field_rules->rules) {
+                if (rule.what == Rule::What::required) problem("is missing");
+            }
+        }
+        return false;
+    }
+    at_ = object.value = skip(found);
+    object.problems_before = problem_count_;
+    return true;
+}
+
+void JsonReader::leave_field() {
+    Object& object = *object_;
+    object.cursor = skip(object.value);
+    if (object.field_rules != nullptr && problem_count_ == object.problems_before) {
+        check(*object.field_rules, *object.rules, object.value);
+    }
+}
+
+void JsonReader::Object::finish() {
+    auto& names = reader.parser_->names;
+    const auto known = names.begin() + static_cast<std::ptrdiff_t>(first_name);
+    if (rules != nullptr) {
+        for (const FieldRules& field : rules->fields) {
+            if (std::find(known, names.end(), field.field) == names.end()) {
+                throw Error("rules: there is no field '" + field.field + "'");
+            }
+        }
+    }
+    // Every key was the next field, and none is left: nothing is unknown and nothing stands twice.
+    if (!irregular && cursor == end) return;
+    std::vector<bool> seen(static_cast<std::size_t>(names.end() - known));
+    for (const char* at = begin; at != end; at = skip(skip(at))) {
+        const std::string_view key = text_at(at);
+        const auto found = std::find(known, names.end(), key);
+        if (found == names.end()) {
+            if (reader.strict_) {
+                place.key = key;
+                reader.problem("unknown field");
+            }
+            continue;
+        }
+        const auto index = static_cast<std::size_t>(found - known);
+        if (seen[index]) {
+            place.key = key;
+            reader.problem("stands twice");
+        }
+        seen[index] = true;
+    }
+}
+
+JsonReader::Items::Items(JsonReader& from, bool map) : reader(from), outer_place(from.place_), is_map(map) {
+    if (*reader.at_ != (is_map ? tag_object : tag_array)) {
+        reader.expected(is_map ? "object" : "array");
+        return;
+    }
+    begin = cursor = reader.at_ + 5;
+    end = begin + load_as<std::uint32_t>(reader.at_ + 1);
+    place.outer = outer_place;
+    place.is_index = !is_map;
+    reader.place_ = &place;
+}
+
+JsonReader::Items::~Items() {
+    reader.place_ = outer_place;
+    if (begin != nullptr) reader.at_ = begin - 5;
+}
+
+bool JsonReader::Items::next() {
+    if (cursor == end) {
+        at_end = true;
+        return false;
+    }
+    place.index = count++;
+    if (is_map) {
+        place.key = key = text_at(cursor);
+        cursor = skip(cursor);
+    }
+    reader.at_ = cursor;
+    cursor = skip(cursor);
+    return true;
+}
+
+void JsonReader::Items::expect_size(std::size_t size) {
+    for (; cursor != end; cursor = skip(cursor)) ++count;
+    if (count == size && !at_end) return;
+    reader.place_ = outer_place;
+    reader.problem("expected " + std::to_string(size) + " elements, got " + std::to_string(count));
+}
+
+// ---- Rules
+
+void JsonReader::take_lax(const RuleSet& rules) noexcept {
+    for (const FieldRules& field : rules.fields) {
+        for (const Rule& rule : field.rules) lax_ = lax_ || rule.what == Rule::What::lax;
+    }
+}
+
+// A pattern as the program of a machine that is in many places at once: each character is looked at
+// once per instruction, so no text can make it slow or use up the stack.
+struct Pattern {
+    struct Step {
+        enum class Do { set, split, jump, done } what = Do::done;
+        std::size_t first = 0;   // of split and jump
+        std::size_t second = 0;  // of split
+        std::vector<std::pair<char32_t, char32_t>> ranges{};
+        bool negated = false;
+    };
+
+    explicit Pattern(std::string_view text) : text_(text) {
+        if (find_bad_utf8(text) != nullptr) fail("it is no UTF-8");
+        alternatives(0);
+        if (at_ != text_.size()) fail("unexpected ')'");
+        emit(Step{});
+    }
+
+    [[nodiscard]] bool matches(std::string_view given) const {
+        std::vector<std::size_t> now;
+        std::vector<std::size_t> next;
+        std::vector<std::size_t> marks(steps_.size(), 0);
+        std::vector<std::size_t> open;
+        std::size_t round = 1;
+        const auto add = [&](std::vector<std::size_t>& list, std::size_t first) {
+            open.assign(1, first);
+            while (!open.empty()) {
+                const std::size_t i = open.back();
+                open.pop_back();
+                if (marks[i] == round) continue;
+                marks[i] = round;
+                const Step& step = steps_[i];
+                if (step.what == Step::Do::jump) {
+                    open.push_back(step.first);
+                } else if (step.what == Step::Do::split) {
+                    open.push_back(step.second);
+                    open.push_back(step.first);
+                } else {
+                    list.push_back(i);
+                }
+            }
+        };
+        add(now, 0);
+        for (std::size_t at = 0; at < given.size();) {
+            const char32_t c = decode(given, at);
+            ++round;
+            next.clear();
+            for (const std::size_t i : now) {
+                if (steps_[i].what == Step::Do::set && takes(steps_[i], c)) add(next, i + 1);
+            }
+            std::swap(now, next);
+            if (now.empty()) return false;
+        }
+        return std::any_of(now.begin(), now.end(), [&](std::size_t i) { return steps_[i].what == Step::Do::done; });
+    }
+
+private:
+    static bool takes(const Step& step, char32_t c) {
+        bool within = false;
+        for (const auto& range : step.ranges) within = within || (c >= range.first && c <= range.second);
+        return within != step.negated;
+    }
+    // Text is known to be UTF-8.
+    static char32_t decode(std::string_view text, std::size_t& at) {
+        const auto first = static_cast<unsigned char>(text[at++]);
+        if (first < 0x80) return first;
+        const int more = first < 0xE0 ? 1 : first < 0xF0 ? 2 : 3;
+        char32_t c = first & (0x3Fu >> more);
+        for (int i = 0; i < more && at < text.size(); ++i) c = (c << 6) | (static_cast<unsigned char>(text[at++]) & 0x3Fu);
+        return c;
+    }
+    [[noreturn]] void fail(std::string_view why) const {
+        throw Error("read the pattern '" + std::string(text_) + "': " + std::string(why) + " at byte " + std::to_string(at_));
+    }
+    void emit(Step step) {
+        if (steps_.size() >= 10'000) fail("it is too large");
+        steps_.push_back(std::move(step));
+    }
+    [[nodiscard]] bool more(char c) const { return at_ < text_.size() && text_[at_] == c; }
+
+    void alternatives(std::size_t depth) {
+        if (depth > 50) fail("it is nested too deeply");
+        std::vector<std::size_t> jumps;
+        while (true) {
+            const std::size_t begin = steps_.size();
+            while (at_ < text_.size() && text_[at_] != '|' && text_[at_] != ')') repeated(depth);
+            if (!more('|')) break;
+            ++at_;
+            insert(begin, Step{Step::Do::split, begin + 1, steps_.size() + 2});
+            jumps.push_back(steps_.size());
+            emit(Step{Step::Do::jump});
+        }
+        for (const std::size_t jump : jumps) steps_[jump].first = steps_.size();
+    }
+
+    // Everything that points behind `where` moves with it.
+    void insert(std::size_t where, Step step) {
+        if (steps_.size() >= 10'000) fail("it is too large");
+        for (std::size_t i = where; i < steps_.size(); ++i) {
+            if (steps_[i].what == Step::Do::set || steps_[i].what == Step::Do::done) continue;
+            ++steps_[i].first;
+            ++steps_[i].second;
+        }
+        steps_.insert(steps_.begin() + static_cast<std::ptrdiff_t>(where), std::move(step));
+    }
+
+    void repeated(std::size_t depth) {
+        const std::size_t begin = steps_.size();
+        atom(depth);
+        while (at_ < text_.size() && (text_[at_] == '*' || text_[at_] == '+' || text_[at_] == '?' || text_[at_] == '{')) {
+            std::size_t least = 0;
+            std::size_t most = any;
+            const char sign = text_[at_++];
+            if (sign == '+') least = 1;
+            if (sign == '?') most = 1;
+            if (sign == '{') {
+                least = number();
+                most = least;
+                if (more(',')) {
+                    ++at_;
+                    most = more('}') ? any : number();
+                }
+                if (!more('}') || most < least) fail("a repetition is {n}, {n,} or {n,m}");
+                ++at_;
+            }
+            repeat(begin, least, most);
+        }
+    }
+
+    static constexpr std::size_t any = static_cast<std::size_t>(-1);
+    [[nodiscard]] std::size_t number() {
+        std::size_t value = 0;
+        const std::size_t begin = at_;
+        for (; at_ < text_.size() && text_[at_] >= '0' && text_[at_] <= '9'; ++at_) {
+            value = value * 10 + static_cast<std::size_t>(text_[at_] - '0');
+            if (value > 1000) fail("more than 1000 repetitions");
+        }
+        if (at_ == begin) fail("expected a number");
+        return value;
+    }
+
+    void repeat(std::size_t begin, std::size_t least, std::size_t most) {
+        const std::vector<Step> piece(steps_.begin() + static_cast<std::ptrdiff_t>(begin), steps_.end());
+        steps_.resize(begin);
+        const auto copy = [&] {
+            const std::size_t moved = steps_.size() - begin;
+            for (Step step : piece) {
+                step.first += moved;
+                step.second += moved;
+                emit(std::move(step));
+            }
+        };
+        for (std::size_t i = 0; i < least; ++i) copy();
+        if (most == any) {
+            const std::size_t loop = steps_.size();
+            emit(Step{Step::Do::split, loop + 1, 0});
+            copy();
+            emit(Step{Step::Do::jump, loop});
+            steps_[loop].second = steps_.size();
+            return;
+        }
+        std::vector<std::size_t> exits;
+        for (std::size_t i = least; i < most; ++i) {
+            exits.push_back(steps_.size());
+            emit(Step{Step::Do::split, steps_.size() + 1, 0});
+            copy();
+        }
+        for (const std::size_t exit : exits) steps_[exit].second = steps_.size();
+    }
+
+    void atom(std::size_t depth) {
+        Step step{Step::Do::set};
+        const char32_t c = decode(text_, at_);
+        switch (c) {
+            case '(':
+                if (text_.substr(at_, 2) == "?:") at_ += 2;
+                alternatives(depth + 1);
+                if (!more(')')) fail("a group is not closed");
+                ++at_;
+                return;
+            case '.': step.negated = true; break;
+            case '[': set(step); break;
+            case '\\': escape(step); break;
+            case '*':
+            case '+':
+            case '?':
+            case '{': fail("nothing to repeat");
+            case '^':
+            case '$': fail("the whole text is matched, anchors are not needed");
+            default: step.ranges.emplace_back(c, c);
+        }
+        emit(std::move(step));
+    }
+
+    void escape(Step& step) {
+        if (at_ == text_.size()) fail("a lone backslash");
+        const char32_t c = decode(text_, at_);
+        switch (c) {
+            case 'd': step.ranges.emplace_back('0', '9'); break;
+            case 'w':
+                step.ranges.insert(step.ranges.end(), {{'0', '9'}, {'a', 'z'}, {'A', 'Z'}, {'_', '_'}});
+                break;
+            case 's': step.ranges.insert(step.ranges.end(), {{' ', ' '}, {'\t', '\r'}}); break;
+            case 'n': step.ranges.emplace_back('\n', '\n'); break;
+            case 't': step.ranges.emplace_back('\t', '\t'); break;
+            default:
+                if ((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9')) fail("unknown escape");
+                step.ranges.emplace_back(c, c);
+        }
+    }
+
+    void set(Step& step) {
+        if (more('^')) {
+            step.negated = true;
+            ++at_;
+        }
+        while (!more(']')) {
+            if (at_ == text_.size()) fail("a set is not closed");
+            const char32_t c = decode(text_, at_);
+            if (c == '\\') {
+                escape(step);
+                continue;
+            }
+            char32_t last = c;
+            if (more('-') && at_ + 1 < text_.size() && text_[at_ + 1] != ']') {
+                ++at_;
+                last = decode(text_, at_);
+                if (last < c) fail("a range goes backwards");
+            }
+            step.ranges.emplace_back(c, last);
+        }
+        ++at_;
+    }
+
+    std::string_view text_;
+    std::size_t at_ = 0;
+    std::vector<Step> steps_;
+};
+
+RuleSet::RuleSet(Rules given) : fields(std::move(given)) {
+    for (const FieldRules& field : fields) {
+        for (const Rule& rule : field.rules) {
+            if (rule.what == Rule::What::matches) patterns.emplace_back(&rule, std::make_unique<Pattern>(rule.pattern));
+        }
+    }
+}
+RuleSet::~RuleSet() = default;
+
+const FieldRules* RuleSet::find(std::string_view name) const noexcept {
+    for (const FieldRules& field : fields) {
+        if (field.field == name) return &field;
+    }
+    return nullptr;
+}
+
+const Pattern& RuleSet::pattern(const Rule& rule) const {
+    for (const auto& entry : patterns) {
+        if (entry.first == &rule) return *entry.second;
+    }
+    throw Error("rules: a pattern is missing");
+}
+
+namespace {
+
+std::string bound_text(const Rule& rule) {
+    if (!rule.is_real) return std::to_string(rule.least);
+    char digits[40];
+    return std::string(digits, write_real(digits, digits + sizeof digits, rule.real));
+}
+
+std::string length_text(const Rule& rule) {
+    if (rule.most == std::numeric_limits<std::int64_t>::max()) return "at least " + std::to_string(rule.least);
+    return std::to_string(rule.least) + " to " + std::to_string(rule.most);
+}
+
+// Negative, zero or positive: how the number at `at` compares with the bound; nothing when it is no number.
+std::optional<int> compare(const char* at, const Rule& rule, bool lax) {
+    std::int64_t integer = 0;
+    double real = 0;
+    if (!rule.is_real) {
+        if (integer_at(at, integer) || (lax && is_text_at(at) && number_in(text_at(at), integer))) {
+            return integer < rule.least ? -1 : integer > rule.least ? 1 : 0;
+        }
+        if (*at == tag_uint64) return 1;
+    }
+    if (real_at(at, real) || (lax && is_text_at(at) && number_in(text_at(at), real))) {
+        return real < rule.real ? -1 : real > rule.real ? 1 : 0;
+    }
+    return std::nullopt;
+}
+
+}  // namespace
+
+void JsonReader::check(const FieldRules& rules, const RuleSet& set, const char* value) {
+    at_ = value;
+    const bool null = *value == tag_null;
+    const bool lax_here = std::any_of(rules.rules.begin(), rules.rules.end(),
+                                      [](const Rule& rule) { return rule.what == Rule::What::lax; });
+    for (const Rule& rule : rules.rules) {
+        switch (rule.what) {
+            case Rule::What::lax: break;
+            case Rule::What::required:
+                if (null || (is_text_at(value) && text_at(value).empty())) problem("is empty");
+                break;
+            case Rule::What::at_least:
+                if (const auto order = compare(value, rule, lax_here); order && *order < 0) {
+                    expected("at least " + bound_text(rule));
+                }
+                break;
+            case Rule::What::at_most:
+                if (const auto order = compare(value, rule, lax_here); order && *order > 0) {
+                    expected("at most " + bound_text(rule));
+                }
+                break;
+            case Rule::What::length: {
+                std::int64_t count = 0;
+                std::string_view unit = " characters";
+                if (is_text_at(value)) {
+                    for (const char c : text_at(value)) count += (static_cast<unsigned char>(c) & 0xC0) != 0x80;
+                } else if (*value == tag_array || *value == tag_object) {
+                    unit = " elements";
+                    const char* const end = skip(value);
+                    for (const char* at = value + 5; at != end; at = skip(at)) ++count;
+                    if (*value == tag_object) count /= 2;
+                } else {
+                    break;
+                }
+                if (count < rule.least || count > rule.most) {
+                    problem("expected " + length_text(rule) + std::string(unit) + ", got " + std::to_string(count));
+                }
+                break;
+            }
+            case Rule::What::matches:
+                if (!is_text_at(value)) break;
+                if (!set.pattern(rule).matches(text_at(value))) expected("text like " + rule.pattern);
+                break;
+        }
+    }
+}
+
+// ---- JSON Schema
+
+void JsonSchema::add_text(std::string_view text) {
+    JsonWriter writer;
+    writer.text(text);
+    out_ += writer.take();
+}
+
+bool JsonSchema::enter(const void* type) {
+    for (const auto& entry : types_) {
+        if (entry.first != type) continue;
+        out_ += R"({"$ref":)";
+        add_text(entry.second);
+        return false;
+    }
+    types_.emplace_back(type, path_);
+    return true;
+}
+
+void JsonSchema::begin_struct(const RuleSet* rules) {
+    structs_.push_back({rules, true, std::exchange(unnamed_, 0)});
+    has_rules_ = has_rules_ || rules != nullptr;
+    out_ += R"({"type":"object","properties":{)";
+}
+
+const FieldRules* JsonSchema::begin_field(std::string_view name) {
+    Struct& current = structs_.back();
+    if (!current.first) out_ += ',';
+    current.first = false;
+    add_text(name);
+    out_ += ':';
+    path_ += "/properties/";
+    for (const char c : name) {
+        if (c == '~') path_ += "~0";
+        else if (c == '/') path_ += "~1";
+        else path_ += c;
+    }
+    return current.rules ? current.rules->find(name) : nullptr;
+}
+
+void JsonSchema::end_struct() {
+    const Struct current = structs_.back();
+    structs_.pop_back();
+    unnamed_ = current.unnamed_before;
+    out_ += '}';
+    if (current.rules == nullptr) return;
+    bool first = true;
+    for (const FieldRules& field : current.rules->fields) {
+        for (const Rule& rule : field.rules) {
+            if (rule.what != Rule::What::required) continue;
+            out_ += first ? R"(,"required":[)" : ",";
+            first = false;
+            add_text(field.field);
+            break;
+        }
+    }
+    if (!first) out_ += ']';
+}
+
+void JsonSchema::add_rules(const FieldRules& rules) {
+    has_rules_ = true;
+    // A list of its own, since a type may have written a minimum or a pattern already.
+    bool first = true;
+    const auto one = [&](const std::string& json) {
+        out_ += first ? R"(,"allOf":[{)" : ",{";
+        first = false;
+        out_ += json + '}';
+    };
+    for (const Rule& rule : rules.rules) {
+        switch (rule.what) {
+            case Rule::What::lax:
+            case Rule::What::required: break;
+            case Rule::What::at_least: one(R"("minimum":)" + bound_text(rule)); break;
+            case Rule::What::at_most: one(R"("maximum":)" + bound_text(rule)); break;
+            case Rule::What::length: {
+                const std::string least = std::to_string(rule.least);
+                one(R"("minLength":)" + least + R"(,"minItems":)" + least);
+                if (rule.most == std::numeric_limits<std::int64_t>::max()) break;
+                const std::string most = std::to_string(rule.most);
+                one(R"("maxLength":)" + most + R"(,"maxItems":)" + most);
+                break;
+            }
+            case Rule::What::matches: {
+                JsonWriter writer;
+                writer.text("^(?:" + rule.pattern + ")$");
+                one(R"("pattern":)" + writer.take());
+                break;
+            }
+        }
+    }
+    if (!first) out_ += ']';
+}
+
+}  // namespace detail
+
+// ---- Metadata
+
+namespace detail {
+namespace {
+
+struct Entry {
+    std::string key;
+    std::string json;
+};
+
+void write_tape(JsonWriter& writer, const char* at) {
+    std::int64_t integer = 0;
+    if (integer_at(at, integer)) return writer.integer(integer);
+    switch (static_cast<Tag>(*at)) {
+        case tag_null: return writer.null();
+        case tag_false: return writer.boolean(false);
+        case tag_true: return writer.boolean(true);
+        case tag_uint64: return writer.natural(load_as<std::uint64_t>(at + 1));
+        case tag_double: return writer.real(load_as<double>(at + 1));
+        case tag_short_text:
+        case tag_text: return writer.text(text_at(at));
+        default: break;
+    }
+    const bool object = *at == tag_object;
+    Place place;
+    writer.begin(object ? '{' : '[', place);
+    const char* const end = skip(at);
+    for (at += 5; at != end; at = skip(at)) {
+        if (object) {
+            writer.key(place, text_at(at));
+            at = skip(at);
+        } else {
+            writer.element(place);
+        }
+        write_tape(writer, at);
+    }
+    writer.end(object ? '}' : ']', place);
+}
+
+std::string json_of(const char* at) {
+    JsonWriter writer;
+    write_tape(writer, at);
+    return writer.take();
+}
+
+void no_problems(JsonReader& reader, std::string_view what) {
+    if (reader.problem_count() != 0) throw Invalid(what, reader.take_problems());
+}
+
+std::vector<Entry> entries_of(std::string_view json) {
+    std::vector<Entry> entries;
+    if (json.empty()) return entries;
+    std::unordered_set<std::string> keys;
+    JsonReader reader(json, Reading::tolerant, Limits{});
+    if (reader.parsed()) {
+        JsonReader::Items items(reader, true);
+        while (items && items.next()) {
+            if (!keys.emplace(items.key).second) reader.problem("stands twice");
+            entries.push_back({std::string(items.key), json_of(reader.here())});
+        }
+    }
+    no_problems(reader, "read metadata");
+    return entries;
+}
+
+std::string join(const std::vector<Entry>& entries) {
+    if (entries.empty()) return {};
+    JsonWriter writer;
+    Place place;
+    writer.begin('{', place);
+    for (const Entry& entry : entries) {
+        writer.key(place, entry.key);
+        writer.raw(entry.json);
+    }
+    writer.end('}', place);
+    return writer.take();
+}
+
+}  // namespace
+
+void JsonReader::metadata(Metadata& value) {
+    if (*at_ != tag_object) return expected("object");
+    value = Metadata::parse(json_of(at_));
+}
+
+}  // namespace detail
+
+Metadata Metadata::parse(std::string_view json) {
+    // Asked for each stored message that has some: look, but build nothing.
+    Metadata metadata;
+    detail::JsonReader reader(json, Reading::tolerant, Limits{});
+    bool empty = true;
+    if (reader.parsed()) {
+        std::vector<std::string_view> keys;
+        detail::JsonReader::Items items(reader, true);
+        while (items && items.next()) keys.push_back(items.key);
+        empty = keys.empty();
+        std::sort(keys.begin(), keys.end());
+        for (std::size_t i = 1; i < keys.size(); ++i) {
+            if (keys[i] == keys[i - 1]) reader.problem("'" + detail::shown(keys[i]) + "' stands twice");
+        }
+    }
+    detail::no_problems(reader, "read metadata");
+    if (!empty) metadata.json_ = json;
+    return metadata;
+}
+
+void Metadata::put(std::string_view key, std::string_view json) {
+    auto entries = detail::entries_of(json_);
+    const auto found = std::find_if(entries.begin(), entries.end(), [&](const auto& entry) { return entry.key == key; });
+    if (found != entries.end()) found->json = json;
+    else entries.push_back({std::string(key), std::string(json)});
+    json_ = detail::join(entries);
+}
+
+Metadata& Metadata::set(std::string_view key, std::string_view value) {
+    detail::JsonWriter writer;
+    writer.text(value);
+    put(key, writer.take());
+    return *this;
+}
+void Metadata::set_integer(std::string_view key, std::int64_t value) { put(key, std::to_string(value)); }
+void Metadata::set_unsigned(std::string_view key, std::uint64_t value) { put(key, std::to_string(value)); }
+void Metadata::set_real(std::string_view key, double value) { put(key, encode(value)); }
+void Metadata::set_bool(std::string_view key, bool value) { put(key, value ? "true" : "false"); }
+
+Metadata& Metadata::set_json(std::string_view key, std::string_view json) {
+    std::string normal;
+    {
+        detail::JsonReader reader(json, Reading::tolerant, Limits{});
+        detail::no_problems(reader, "set metadata '" + detail::shown(key) + "'");
+        normal = detail::json_of(reader.here());
+    }
+    put(key, normal);
+    return *this;
+}
+
+std::optional<std::string> Metadata::get(std::string_view key) const {
+    if (json_.empty()) return std::nullopt;
+    detail::JsonReader reader(json_, Reading::tolerant, Limits{});
+    detail::no_problems(reader, "read metadata");
+    detail::JsonReader::Items items(reader, true);
+    while (items.next()) {
+        if (items.key != key) continue;
+        std::string_view text;
+        if (reader.is_text() && reader.text(text)) return std::string(text);
+        return detail::json_of(reader.here());
+    }
+    return std::nullopt;
+}
+
+std::vector<std::string> Metadata::keys() const {
+    std::vector<std::string> keys;
+    for (auto& entry : detail::entries_of(json_)) keys.push_back(std::move(entry.key));
+    return keys;
+}
+
+Metadata Metadata::merged_under(const Metadata& own) const {
+    if (own.empty()) return *this;
+    if (empty()) return own;
+    auto entries = detail::entries_of(json_);
+    std::unordered_map<std::string, std::size_t> where;
+    for (std::size_t i = 0; i < entries.size(); ++i) where.emplace(entries[i].key, i);
+    for (auto& entry : detail::entries_of(own.json_)) {
+        if (const auto found = where.find(entry.key); found != where.end()) entries[found->second] = std::move(entry);
+        else entries.push_back(std::move(entry));
+    }
+    Metadata merged;
+    merged.json_ = detail::join(entries);
+    return merged;
+}
+
+const std::string& Metadata::json() const noexcept {
+    static const std::string none = "{}";
+    return json_.empty() ? none : json_;
+}
+
+bool Metadata::operator==(const Metadata& other) const {
+    if (json_ == other.json_) return true;
+    auto mine = detail::entries_of(json_);
+    auto theirs = detail::entries_of(other.json_);
+    const auto by_key = [](const auto& a, const auto& b) { return a.key < b.key; };
+    std::sort(mine.begin(), mine.end(), by_key);
+    std::sort(theirs.begin(), theirs.end(), by_key);
+    return std::equal(mine.begin(), mine.end(), theirs.begin(), theirs.end(),
+                      [](const auto& a, const auto& b) { return a.key == b.key && a.json == b.json; });
+}
+
+// ---- Messages
+
+void Message::begin(std::string_view name, Kind message_kind, int version) {
+    type = name;
+    kind = message_kind;
+    schema = version;
+    id = causation = correlation = Id::make();
+}
+
+void Message::cannot_read(std::string_view as_type, Problems problems) const {
+    std::string what = "read '" + detail::shown(type) + "' in stream '" + detail::shown(stream) + "'";
+    if (seq > 0) what += " at seq " + std::to_string(seq);
+    if (position > 0) what += " (position " + std::to_string(position) + ")";
+    what += " as '" + std::string(as_type) + "'";
+    if (erased_at) throw Undecodable(what + ": its payload was erased");
+    if (problems.empty()) throw Undecodable(what + ": it is of another type");
+    throw Undecodable(what, std::move(problems));
+}
+
+Message Message::to(std::string_view other_stream) const& { return Message(*this).to(other_stream); }
+Message Message::to(std::string_view other_stream) && {
+    stream = other_stream;
+    return std::move(*this);
+}
+
+Message Message::at(Time time) const {
+    const Time now = occurred_at != Time{} ? occurred_at : recorded_at;
+    if (time < now) {
+        throw Invalid("move message '" + detail::shown(type) + "' back in time: it happened " +
+                      std::to_string((now - time).count()) + " us later");
+    }
+    return occurred(time);
+}
+Message Message::occurred(Time time) const {
+    Message copy(*this);
+    copy.occurred_at = time;
+    return copy;
+}
+Message Message::with_id(const Id& other_id) const {
+    Message copy(*this);
+    if (copy.causation == id) copy.causation = other_id;
+    if (copy.correlation == id) copy.correlation = other_id;
+    copy.id = other_id;
+    return copy;
+}
+Message Message::with_seq(std::int64_t other_seq) const {
+    Message copy(*this);
+    copy.seq = other_seq;
+    return copy;
+}
+Message Message::with_metadata(const Metadata& other_metadata) const {
+    Message copy(*this);
+    copy.metadata = other_metadata;
+    return copy;
+}
+Message Message::caused_by(const Envelope& cause) const& { return Message(*this).caused_by(cause); }
+Message Message::caused_by(const Envelope& cause) && {
+    causation = cause.id;
+    correlation = cause.correlation;
+    if (stream.empty()) stream = cause.stream;
+    if (!cause.metadata.empty()) metadata = cause.metadata.merged_under(metadata);
+    return std::move(*this);
+}
+
+// ---- Registry
+
+const TypeInfo& Registry::do_add(TypeInfo info) {
+    const auto taken = [&](const std::string& name) -> const TypeInfo* {
+        const auto found = names_.find(name);
+        return found == names_.end() ? nullptr : found->second;
+    };
+    const TypeInfo* known = taken(info.name);
+    if (known != nullptr && known->name == info.name && *known->cpp_type == *info.cpp_type) return *known;
+    std::vector<std::string> names{info.name};
+    names.insert(names.end(), info.aliases.begin(), info.aliases.end());
+    for (const std::string& name : names) {
+        if (const TypeInfo* other = taken(name)) {
+            throw Error("register message type '" + detail::shown(name) + "': another C++ type has that name already" +
+                        (other->name == name ? "" : " as an alias of '" + detail::shown(other->name) + "'"));
+        }
+    }
+    types_.push_back(std::make_unique<TypeInfo>(std::move(info)));
+    for (const std::string& name : names) names_.emplace(name, types_.back().get());
+    return *types_.back();
+}
+
+const TypeInfo* Registry::find(std::string_view name, std::optional<Kind> kind) const {
+    const auto found = names_.find(std::string(name));
+    if (found == names_.end() || (kind && found->second->kind != *kind)) return nullptr;
+    return found->second;
+}
+
+const TypeInfo& Registry::get(std::string_view name, std::optional<Kind> kind) const {
+    if (const TypeInfo* info = find(name, kind)) return *info;
+    const std::string_view what = !kind ? "message" : *kind == Kind::command ? "command" : "event";
+    throw NotRegistered("find " + std::string(what) + " type '" + detail::shown(name) + "': it is not registered");
+}
+
+std::vector<const TypeInfo*> Registry::types() const {
+    std::vector<const TypeInfo*> all;
+    for (const auto& type : types_) all.push_back(type.get());
+    return all;
+}
+
+Message Registry::revive(std::string_view name, std::string_view stream, std::string_view payload,
+                         std::optional<Kind> kind) const {
+    const TypeInfo& info = get(name, kind);
+    Message message;
+    message.type = info.name;
+    message.kind = info.kind;
+    message.schema = info.schema;
+    message.id = message.causation = message.correlation = Id::make();
+    message.stream = stream;
+    message.payload = payload.empty() ? std::string_view("{}") : payload;
+    return message;
+}
+
+Problems Registry::problems(const Message& message, const Limits& limits) const {
+    Problems all;
+    const bool blank = message.stream.find_first_not_of(" \t\r\n") == std::string::npos;
+    if (blank) all.push_back({"/stream", "is blank"});
+    for (Problem& problem : get(message.type).check(message.payload, Reading::strict, limits)) {
+        all.push_back({"/payload" + problem.path, std::move(problem.text)});
+    }
+    return all;
+}
+
+void Registry::check(const Message& message, const Limits& limits) const {
+    Problems all = problems(message, limits);
+    if (!all.empty()) throw Invalid("check message '" + detail::shown(message.type) + "'", std::move(all));
+}
+
+}  // namespace sourced
+// ==== Handlers =================================================================
+
+#include <cxxabi.h>
+
+namespace sourced::detail {
+
+namespace {
+
+// A reactor without a name gets one only when it is complete.
+std::string called(const Definition& definition) {
+    const std::string role = definition.role == Definition::Role::actor ? "actor" : "projector";
+    return definition.name.empty() ? "the " + role : role + " '" + definition.name + "'";
+}
+
+template <class Handlers>
+void refuse_second(const Definition& definition, const Handlers& handlers, const std::string& name, std::string_view verb) {
+    if (handlers.contains(name)) throw Error(called(definition) + " has two " + std::string(verb) + " handlers for '" + name + "'");
+}
+
+template <class Handlers, class Handler>
+void add_handler(Definition& definition, Handlers& handlers, const Declared& type, std::string_view verb,
+                 const Handler& handler) {
+    auto names = type.aliases;
+    names.insert(names.begin(), type.name);
+    for (const auto& name : names) refuse_second(definition, handlers, name, verb);
+    for (const auto& name : names) {
+        handlers.emplace(name, handler);
+        auto& order = definition.order;
+        if (std::find(order.begin(), order.end(), name) == order.end()) order.push_back(name);
+    }
+    add_type(definition, type);
+}
+
+std::string demangled(const std::type_info& type) {
+    int status = 0;
+    const std::unique_ptr<char, void (*)(void*)> text(abi::__cxa_demangle(type.name(), nullptr, nullptr, &status), std::free);
+    return status == 0 ? text.get() : type.name();
+}
+
+}  // namespace
+
+Value unsigned_value(std::uint64_t number) {
+    if (number > static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max())) {
+        throw Invalid("an argument of SQL: " + std::to_string(number) + " is more than SQLite's integers hold");
+    }
+    return static_cast<std::int64_t>(number);
+}
+
+std::vector<std::string> Definition::handled() const {
+    std::vector<std::string> names;
+    std::copy_if(order.begin(), order.end(), std::back_inserter(names), [&](const auto& name) { return handles(name); });
+    return names;
+}
+
+void name_reactor(Definition& definition, Definition::Role role, std::string_view name) {
+    definition.role = role;
+    definition.name = name;
+}
+
+void add_type(Definition& definition, const Declared& type) { definition.registrations.emplace_back(type.add); }
+
+void add_command(Definition& definition, const Declared& type, Definition::Command call) {
+    if (definition.reactions.contains(type.name)) {
+        throw Error(called(definition) + " has '" + type.name + "' both as a command and as a reaction");
+    }
+    add_handler(definition, definition.commands, type, "command", Definition::CommandHandler{std::move(call)});
+}
+
+void add_event(Definition& definition, const Declared& type, Definition::Evolve call) {
+    add_handler(definition, definition.events, type, "event", std::move(call));
+}
+
+void add_reaction(Definition& definition, const Declared& type, Definition::React call, bool wants_state) {
+    if (definition.commands.contains(type.name)) {
+        throw Error(called(definition) + " has '" + type.name + "' both as a command and as a reaction");
+    }
+    add_handler(definition, definition.reactions, type, "reaction", Definition::ReactionHandler{std::move(call), wants_state});
+}
+
+void add_key(Definition& definition, const Declared& type, Definition::Key call) {
+    add_handler(definition, definition.keys, type, "key", std::move(call));
+    definition.key = [keys = definition.keys](const Message& message) { return keys.at(message.type)(message); };
+}
+
+void only_once(const Definition& definition, bool there_already, std::string_view verb) {
+    if (there_already) throw Error(called(definition) + " has two " + std::string(verb) + " handlers");
+}
+
+void complete(Definition& definition, const std::type_info& type) {
+    if (definition.name.empty()) definition.name = demangled(type);
+    if (definition.name.find_first_not_of(" \t\r\n") == std::string::npos) {
+        throw Invalid("a reactor's name is blank: it is what its progress is kept under");
+    }
+    if (!definition.initial) throw Error(called(definition) + " has no state handler, and its State no default constructor");
+    if (!definition.keys.empty()) {
+        for (const auto& [name, call] : definition.events) {
+            if (!definition.keys.contains(name)) throw Error(called(definition) + " is keyed, but has no key handler for '" + name + "'");
+        }
+        for (const auto& [name, call] : definition.keys) {
+            if (!definition.events.contains(name)) throw Error(called(definition) + " has a key handler for '" + name + "', but no event handler");
+        }
+    }
+}
+
+std::int64_t evolve(const Definition& definition, void* state, std::string_view stream, std::int64_t seq, const Messages& messages) {
+    const auto failed = [&](const Message& message, const std::string& why) {
+        return Error("evolve " + called(definition) + " at '" + std::string(stream) + "' with '" + message.type + "': " + why);
+    };
+    for (const auto& message : messages) {
+        if (!message.stream.empty() && message.stream != stream) throw failed(message, "it is of a different stream, '" + message.stream + "'");
+        if (message.seq != 0 && message.seq <= seq) {
+            throw failed(message, "its seq " + std::to_string(message.seq) + " is not behind the last, " + std::to_string(seq));
+        }
+        seq = message.seq != 0 ? message.seq : seq + 1;
+        const auto found = definition.events.find(message.type);
+        if (found == definition.events.end()) continue;
+        if (definition.before_evolve) definition.before_evolve(state, message);
+        if (found->second) found->second(state, message);
+    }
+    return seq;
+}
+
+Decided decide(const Definition& definition, const void* state, const Message& command) {
+    const auto found = definition.commands.find(command.type);
+    if (found == definition.commands.end()) {
+        throw NotRegistered(called(definition) + " has no handler for the command '" + command.type + "'");
+    }
+    return found->second.call(state, command);
+}
+
+}  // namespace sourced::detail
+
+// ==== Actors ===================================================================
+
+namespace sourced {
+
+Refusal refuse(std::string_view reason) { return Refusal{std::string(reason)}; }
+
+Dispatch::Dispatch(Message command) { sending_.message = std::move(command); }
+
+Dispatch& Dispatch::to(std::string_view stream) & {
+    if (stream.empty()) throw Invalid("dispatch '" + sending_.message.type + "': the stream it goes to has no name");
+    sending_.to = stream;
+    return *this;
+}
+
+Dispatch& Dispatch::at_time(Time time) {
+    sending_.at = time;
+    sending_.after.reset();
+    return *this;
+}
+
+Dispatch& Dispatch::in(Duration delay) & {
+    if (delay < Duration::zero()) throw Invalid("dispatch '" + sending_.message.type + "': its delay is negative");
+    sending_.after = delay;
+    sending_.at.reset();
+    return *this;
+}
+
+Dispatch& Dispatch::with_metadata(const Metadata& metadata) & {
+    sending_.message.metadata = sending_.message.metadata.merged_under(metadata);
+    return *this;
+}
+
+namespace detail {
+
+void no_reader(std::string_view id) {
+    throw Error("load the state of '" + std::string(id) + "': its state handler asks for a Reader, and there is no file to read");
+}
+
+std::vector<Sending> sendings(std::vector<Dispatch> dispatches) {
+    std::vector<Sending> list;
+    list.reserve(dispatches.size());
+    for (auto& dispatch : dispatches) list.push_back(std::move(dispatch).sending());
+    return list;
+}
+
+}  // namespace detail
+
+}  // namespace sourced
+
+// ==== Projectors ===============================================================
+
+namespace sourced::detail {
+
+namespace {
+
+std::string quoted(std::string_view name) {
+    std::string text = "\"";
+    for (const char c : name) {
+        text += c;
+        if (c == '"') text += c;
+    }
+    return text + '"';
+}
+
+}  // namespace
+
+void store_as_rows(Definition& definition, const std::string& table) {
+    if (table.find('\0') != std::string::npos) {
+        throw Invalid("a projection's name is part of a table's name, so it holds no NUL");
+    }
+    definition.on_install = [table](Transaction& transaction) {
+        // SQLite takes upper and lower case of a table's name for the same.
+        const auto other = transaction.row("select name from sqlite_master where name = ? collate nocase and name <> ?", table, table);
+        if (other) {
+            throw Error("install the table '" + table + "': there is '" + other->text(0) + "', and SQLite does not tell them apart");
+        }
+        transaction.execute("create table if not exists " + quoted(table) +
+                            " (id text primary key, state text not null) strict, without rowid");
+    };
+    definition.on_reset = [table](Transaction& transaction) { transaction.execute("delete from " + quoted(table)); };
+}
+
+std::optional<std::string> stored_row(Reader& reader, const std::string& table, std::string_view id) {
+    const auto row = reader.row("select state from " + quoted(table) + " where id = ?", id);
+    if (!row) return std::nullopt;
+    return row->text(0);
+}
+
+std::optional<std::string> stored_row(Store& store, const std::string& table, std::string_view id) {
+    std::optional<std::string> json;
+    store.read([&](Reader& reader) { json = stored_row(reader, table, id); });
+    return json;
+}
+
+void store_row(Transaction& transaction, const std::string& table, std::string_view id, const std::string& state) {
+    transaction.execute("insert into " + quoted(table) +
+                            " (id, state) values (?, ?) on conflict (id) do update set state = excluded.state",
+                        id, state);
+}
+
+void cannot_read_row(const std::string& table, std::string_view id, const Problems& problems) {
+    throw Undecodable("read the row '" + std::string(id) + "' of " + table, problems);
+}
+
+}  // namespace sourced::detail
+
+// ==== Store ====================================================================
+
+#include <algorithm>
+#include <charconv>
+
+namespace sourced {
+
+std::int64_t Row::integer(std::size_t column) const {
+    if (column >= values_.size()) throw StoreError("a row has no column " + std::to_string(column));
+    const Value& value = values_[column];
+    if (const auto* integer = std::get_if<std::int64_t>(&value)) return *integer;
+    if (const auto* real = std::get_if<double>(&value)) {
+        // As SQLite casts: towards zero, and what is too large becomes the largest.
+        if (*real >= 9223372036854775807.0) return std::numeric_limits<std::int64_t>::max();
+        if (*real <= -9223372036854775808.0) return std::numeric_limits<std::int64_t>::min();
+        return *real == *real ? static_cast<std::int64_t>(*real) : 0;
+    }
+    if (const auto* text = std::get_if<std::string>(&value)) {
+        std::int64_t number = 0;
+        const auto begin = std::min(text->find_first_not_of(" \t\n\r"), text->size());
+        const bool plus = begin < text->size() && (*text)[begin] == '+';
+        std::from_chars(text->data() + begin + (plus ? 1 : 0), text->data() + text->size(), number);
+        return number;
+    }
+    return 0;
+}
+
+double Row::real(std::size_t column) const {
+    if (column >= values_.size()) throw StoreError("a row has no column " + std::to_string(column));
+    const Value& value = values_[column];
+    if (const auto* integer = std::get_if<std::int64_t>(&value)) return static_cast<double>(*integer);
+    if (const auto* real = std::get_if<double>(&value)) return *real;
+    if (const auto* text = std::get_if<std::string>(&value)) {
+        double number = 0.0;
+        const auto begin = std::min(text->find_first_not_of(" \t\n\r"), text->size());
+        const bool plus = begin < text->size() && (*text)[begin] == '+';
+        std::from_chars(text->data() + begin + (plus ? 1 : 0), text->data() + text->size(), number);
+        return number;
+    }
+    return 0.0;
+}
+
+std::string Row::text(std::size_t column) const {
+    if (column >= values_.size()) throw StoreError("a row has no column " + std::to_string(column));
+    const Value& value = values_[column];
+    if (const auto* text = std::get_if<std::string>(&value)) return *text;
+    if (const auto* integer = std::get_if<std::int64_t>(&value)) return std::to_string(*integer);
+    if (const auto* real = std::get_if<double>(&value)) {
+        std::array<char, 32> digits{};
+        const auto end = std::to_chars(digits.data(), digits.data() + digits.size(), *real).ptr;
+        std::string text(digits.data(), end);
+        // A real that happens to be whole keeps its point, as in SQLite.
+        if (text.find_first_not_of("-0123456789") == std::string::npos) text += ".0";
+        return text;
+    }
+    return {};
+}
+
+bool Row::is_null(std::size_t column) const {
+    if (column >= values_.size()) throw StoreError("a row has no column " + std::to_string(column));
+    return std::holds_alternative<std::nullptr_t>(values_[column]);
+}
+
+Messages Store::stream(std::string_view stream, const StreamRange& range) {
+    Messages messages;
+    read_stream(stream, range, [&](Message& message) {
+        messages.push_back(std::move(message));
+        return true;
+    });
+    return messages;
+}
+
+Messages Store::log(const LogRange& range) {
+    Messages messages;
+    read_log(range, [&](Message& message) {
+        messages.push_back(std::move(message));
+        return true;
+    });
+    return messages;
+}
+
+const GroupInfo& Stats::group(std::string_view name) const {
+    for (const auto& group : groups) {
+        if (group.name == name) return group;
+    }
+    throw NotRegistered("there is no group '" + std::string(name) + "' in this file");
+}
+
+}  // namespace sourced
+// ==== App ======================================================================
+
+#include <cxxabi.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cerrno>
+#include <condition_variable>
+#include <csignal>
+#include <cstring>
+#include <mutex>
+#include <random>
+#include <thread>
+
+namespace sourced::detail {
+
+// ---- what an exception says
+
+struct Fault {
+    std::string type;
+    std::string text;
+};
+
+inline std::string readable(const char* mangled) {
+    int status = 0;
+    char* text = abi::__cxa_demangle(mangled, nullptr, nullptr, &status);
+    std::string name = status == 0 && text ? text : mangled;
+    std::free(text);
+    return name;
+}
+
+inline Fault describe(const std::exception_ptr& error) {
+    try {
+        std::rethrow_exception(error);
+    } catch (const std::exception& exception) {
+        return {readable(typeid(exception).name()), exception.what()};
+    } catch (...) {
+        const auto* type = abi::__cxa_current_exception_type();
+        return {type ? readable(type->name()) : "unknown", "an exception that is no std::exception was thrown"};
+    }
+}
+
+// ---- random numbers and ids
+
+/// SplitMix64: small, fast, and the same numbers for the same seed everywhere.
+class Random {
+public:
+    explicit Random(std::uint64_t seed) : state_(seed) {}
+    std::uint64_t next() noexcept {
+        std::uint64_t z = state_ += 0x9E3779B97F4A7C15ull;
+        z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9ull;
+        z = (z ^ (z >> 27)) * 0x94D049BB133111EBull;
+        return z ^ (z >> 31);
+    }
+
+private:
+    std::uint64_t state_;
+};
+
+/// One source of ids for many threads.
+class Ids {
+public:
+    explicit Ids(std::uint64_t seed) noexcept : source_(seed) {}
+    Id next(Time now) {
+        const std::lock_guard lock(mutex_);
+        return Id::make(now, source_);
+    }
+
+private:
+    std::mutex mutex_;
+    IdSource source_;
+};
+
+// ---- states in memory
+
+/// What is remembered of a stream for a group. The log is append-only, so a state at a seq is
+/// right for ever; only what was appended since is read. Whoever works with one takes it out,
+/// and puts it back only when what was made of it is committed.
+struct Remembered {
+    std::string stream;
+    Box state;
+    std::int64_t seq = 0;  // all messages up to here are in `state`
+    Box trail;             // for reactions that ask for the state as of their event
+    std::int64_t trail_seq = 0;
+    // Once everything up to `handled_position` is acked, nothing up to `handled_seq` is pending.
+    std::int64_t handled_seq = 0;
+    std::int64_t handled_position = 0;
+    std::uint64_t foreign = 0;  // see Engine::foreign_
+    bool open = false;          // own events were stored that the group has yet to react to
+
+    std::int64_t group = 0;
+    Remembered* newer = nullptr;
+    Remembered* older = nullptr;
+};
+
+/// A bounded store of states, the least recently used leave first. Safe to share.
+class Memory {
+public:
+    explicit Memory(std::size_t capacity) : capacity_(capacity) {}
+
+    std::unique_ptr<Remembered> take(std::int64_t group, std::string_view stream) {
+        const std::lock_guard lock(mutex_);
+        const auto found = states_.find(Key{group, stream});
+        if (found == states_.end()) return nullptr;
+        auto taken = std::move(found->second);
+        states_.erase(found);
+        unlink(*taken);
+        return taken;
+    }
+
+    void put(std::int64_t group, std::unique_ptr<Remembered> state) {
+        std::unique_ptr<Remembered> leaves;  // user destructors run outside the lock
+        std::unique_ptr<Remembered> oldest;
+        if (capacity_ == 0) return;
+        const std::lock_guard lock(mutex_);
+        state->group = group;
+        auto& place = states_[Key{group, state->stream}];
+        if (place) {
+            // Two worked on the same stream: both states are right, the newer one is worth more.
+            if (place->seq > state->seq) {
+                leaves = std::move(state);
+                return;
+            }
+            unlink(*place);
+            leaves = std::move(place);
+            states_.erase(Key{group, state->stream});  // its key lies in the state that leaves
+            auto& fresh = states_[Key{group, state->stream}];
+            link(*state);
+            fresh = std::move(state);
+        } else {
+            link(*state);
+            place = std::move(state);
+        }
+        if (states_.size() <= capacity_) return;
+        Remembered* last = oldest_;
+        unlink(*last);
+        const auto found = states_.find(Key{last->group, last->stream});
+        oldest = std::move(found->second);
+        states_.erase(found);
+    }
+
+private:
+    struct Key {
+        std::int64_t group;
+        std::string_view stream;  // of the state itself
+        bool operator==(const Key&) const = default;
+    };
+    struct KeyHash {
+        std::size_t operator()(const Key& key) const noexcept {
+            return std::hash<std::string_view>{}(key.stream) ^ static_cast<std::size_t>(key.group) * 0x9E3779B97F4A7C15ull;
+        }
+    };
+
+    void link(Remembered& state) noexcept {
+        state.older = newest_;
+        state.newer = nullptr;
+        if (newest_) newest_->newer = &state;
+        newest_ = &state;
+        if (!oldest_) oldest_ = &state;
+    }
+    void unlink(Remembered& state) noexcept {
+        (state.newer ? state.newer->older : newest_) = state.older;
+        (state.older ? state.older->newer : oldest_) = state.newer;
+        state.newer = state.older = nullptr;
+    }
+
+    const std::size_t capacity_;
+    std::mutex mutex_;
+    std::unordered_map<Key, std::unique_ptr<Remembered>, KeyHash> states_;
+    Remembered* newest_ = nullptr;
+    Remembered* oldest_ = nullptr;
+};
+
+// ---- groups and units of work
+
+inline constexpr std::int64_t unbounded = std::numeric_limits<std::int64_t>::max();
+
+/// A reactor, its group, and what is known of its work.
+struct Member {
+    /// What the reactor does with a type; null members: nothing.
+    struct Route {
+        const Definition::Evolve* evolve = nullptr;
+        const Definition::Command* command = nullptr;
+        const Definition::ReactionHandler* reaction = nullptr;
+    };
+
+    std::unique_ptr<Reactor> reactor;
+    const Definition* definition = nullptr;
+    std::int64_t id = 0;
+    std::size_t batch_size = 1;
+    Retries retries;
+    std::unordered_map<std::string, Route> routes;
+    std::unordered_set<std::string> evolves;
+    bool folds = false;     // a state that is the fold of the stream
+    bool trailing = false;  // some reaction asks for the state
+
+    std::atomic<bool> work{true};  // there may be something to claim
+    std::atomic<std::int64_t> next_retry{unbounded};
+
+    [[nodiscard]] const Route* route(const std::string& type) const {
+        const auto found = routes.find(type);
+        return found == routes.end() ? nullptr : &found->second;
+    }
+    void evolve(const Route& route, void* state, const Message& message) const {
+        if (definition->before_evolve) definition->before_evolve(state, message);
+        if (*route.evolve) (*route.evolve)(state, message);
+    }
+};
+
+/// Finds routes for rows that come in runs of the same type.
+class Router {
+public:
+    explicit Router(const Member& member) : member_(member) {}
+    const Member::Route* operator()(const std::string& type) {
+        if (type != type_ || !known_) {
+            type_ = type;
+            route_ = member_.route(type);
+            known_ = true;
+        }
+        return route_;
+    }
+
+private:
+    const Member& member_;
+    std::string type_;
+    const Member::Route* route_ = nullptr;
+    bool known_ = false;
+};
+
+/// One claimed stream on its way through a worker.
+struct Work {
+    struct Item {
+        Message message;
+        const Member::Route* route = nullptr;
+        bool pending = false;  // otherwise it is only evolved
+        bool replay = false;
+    };
+
+    Member* member = nullptr;
+    std::unique_ptr<Remembered> memory;
+    std::size_t limit = std::numeric_limits<std::size_t>::max();  // of messages: halved when a commit failed
+    int conflicts = 0;
+
+    // What handling left to be done when it is committed.
+    std::vector<Item> items;
+    std::vector<std::string> keys;
+    std::vector<Synced> synced;
+    bool all_replay = false;
+    Messages decisions;         // an actor with `sync`: its commands, each with its events
+    std::size_t own = 0;        // messages for the claimed stream
+    std::size_t handled = 0;       // messages
+    std::int64_t handled_seq = 0;  // the last of them, or the end of the stream
+    std::int64_t first_position = 0;
+    std::size_t decided = 0;       // events in the claimed stream that are in the state already
+    bool keep = true;              // the state is good once the commit is
+
+    void begin() {
+        items.clear();
+        keys.clear();
+        synced.clear();
+        all_replay = false;
+        decisions.clear();
+        own = 0;
+        handled = 0;
+        handled_seq = 0;
+        first_position = 0;
+        decided = 0;
+        keep = true;
+    }
+};
+
+// ---- the engine
+
+/// The runtime behind App: its groups, their states, and the threads that work.
+///
+/// No lock is held while user code or the store runs.
+class Engine {
+public:
+    explicit Engine(Options options)
+        : options_(std::move(options)),
+          pid_(::getpid()),
+          seed_(options_.seed != 0 ? options_.seed : random_seed()),
+          ids_(seed_),
+          memory_(options_.cached_states) {
+        if (!options_.clock) {
+            options_.clock = [] { return std::chrono::floor<Duration>(std::chrono::system_clock::now()); };
+        }
+        StoreOptions store;
+        store.path = options_.path;
+        store.durability = options_.durability;
+        store.clock = options_.clock;
+        store.busy_timeout = options_.busy_timeout;
+        store.checkpoint_bytes = options_.checkpoint_bytes;
+        store.warn = [this](std::string_view text) { log(Level::warning, std::string(text)); };
+        store_ = open_store(store);
+        store_->on_commit([this](const Committed& commit) { note(commit); });
+    }
+
+    ~Engine() {
+        try {
+            stop();
+        } catch (const std::exception& error) {
+            log(Level::error, std::string("stopping failed: ") + error.what());
+        }
+    }
+    Engine(const Engine&) = delete;
+    Engine& operator=(const Engine&) = delete;
+
+    [[nodiscard]] bool forked() const noexcept { return ::getpid() != pid_; }
+
+    // ---- groups
+
+    void add(std::unique_ptr<Reactor> reactor) {
+        const Definition& definition = reactor->definition();
+        if (running_) throw Error("add '" + definition.name + "': workers are running; stop() first");
+        if (definition.name.empty()) throw Invalid("add: the reactor has no name");
+        for (const auto& other : members_) {
+            if (other->definition->name == definition.name) {
+                throw Error("add '" + definition.name + "': there is a reactor of this name already");
+            }
+        }
+        for (const auto& register_type : definition.registrations) register_type(registry_);
+        auto member = std::make_unique<Member>();
+        if (definition.on_install) store_->transaction(definition.on_install);
+        const auto types = definition.handled();
+        member->id = store_->register_group({definition.name, types, definition.options.start_from}).id;
+        member->reactor = std::move(reactor);
+        member->definition = &definition;
+        member->batch_size = std::max<std::size_t>(definition.options.batch_size.value_or(options_.batch_size), 1);
+        member->retries = definition.options.retries.value_or(options_.retries);
+        for (const auto& [type, evolve] : definition.events) {
+            member->routes[type].evolve = &evolve;
+            member->evolves.insert(type);
+        }
+        for (const auto& [type, command] : definition.commands) member->routes[type].command = &command.call;
+        for (const auto& [type, reaction] : definition.reactions) {
+            member->routes[type].reaction = &reaction;
+            member->trailing |= reaction.wants_state;
+        }
+        member->folds = !member->evolves.empty() && (definition.role == Definition::Role::actor || definition.event_sourced);
+        member->trailing &= member->folds;
+        for (const auto& type : types) by_type_[type].push_back(member.get());
+        members_.push_back(std::move(member));
+    }
+
+    Reactor& find(const std::type_info& type) {
+        for (const auto& member : members_) {
+            const Reactor& reactor = *member->reactor;
+            if (typeid(reactor) == type) return *member->reactor;
+        }
+        throw NotRegistered("no " + readable(type.name()) + " was added to this App");
+    }
+
+    void reset(std::string_view name) {
+        const std::function<void(Transaction&)> nothing;
+        const Member* member = nullptr;
+        for (const auto& candidate : members_) {
+            if (candidate->definition->name == name) member = candidate.get();
+        }
+        store_->reset_group(name, 0, member ? member->definition->on_reset : nothing);
+    }
+
+    // ---- sending
+
+    Message dispatch(std::string_view stream, Message message) {
+        complete(message, stream);
+        check(message);
+        Messages one;
+        one.push_back(std::move(message));
+        const Appended appended = store_->append(stream, one);
+        place(one.front(), appended, 0);
+        return std::move(one.front());
+    }
+
+    Messages dispatch(Messages messages) {
+        std::vector<Append> parts;
+        for (auto& message : messages) {
+            const std::string stream = message.stream;
+            complete(message, stream);
+            check(message);
+            if (parts.empty() || parts.back().stream != stream) parts.push_back({stream, {}, any_seq});
+            parts.back().messages.push_back(message);
+        }
+        const auto appended = store_->append_all(parts);
+        std::size_t next = 0;
+        for (std::size_t part = 0; part < parts.size(); ++part) {
+            for (std::size_t i = 0; i < parts[part].messages.size(); ++i) {
+                place(messages[next++], appended[part], static_cast<std::int64_t>(i));
+            }
+        }
+        return messages;
+    }
+
+    struct Handling {
+        Message command;
+        Messages events;
+        std::optional<std::string> refusal;
+    };
+
+    /// Decides on the remembered state without reading anything: the commit tells when the stream has moved on.
+    Handling handle(const Definition& definition, std::string_view stream, Message command) {
+        Member& member = member_of(definition);
+        const Member::Route* route = member.route(command.type);
+        if (!route || !route->command) {
+            throw NotRegistered("'" + definition.name + "' has no handler for the command '" + command.type + "'");
+        }
+        complete(command, stream);
+        Direct direct;
+        direct.group = member.id;
+        direct.stream = stream;
+        direct.evolves = member.folds ? &member.evolves : &no_types_;
+        direct.messages.push_back(std::move(command));
+        const auto started = std::chrono::steady_clock::now();
+        Duration pause = std::chrono::microseconds(100);
+        for (bool looked = false, asked_twice = false;;) {
+            direct.messages.resize(1);
+            auto memory = recall(member, stream);
+            if (memory->open) {
+                // Our own reactions: sooner handled before than refused by the commit, which costs the state.
+                memory->open = false;
+                memory_.put(member.id, std::move(memory));
+                (void)drain(member, stream);
+                continue;
+            }
+            if (!member.folds && memory->seq == 0) memory->seq = store_->stream_seq(stream);
+            if (member.folds && (looked || memory->seq == 0 || memory->foreign != foreign_)) {
+                catch_up(member, *memory, unbounded);
+                looked = true;
+            }
+            direct.decided_on = memory->seq;
+            Decided decided;
+            bool intact = true;
+            try {
+                decided = (*route->command)(memory->state.get(), direct.messages.front());
+                intact = false;
+                apply(member, *memory, direct.messages.front(), decided, memory->seq + 1);
+            } catch (...) {
+                if (intact) memory_.put(member.id, std::move(memory));
+                // Perhaps the state was old, or what is pending would have changed it: once more with all there is.
+                if (std::exchange(asked_twice, true)) throw;
+                looked = true;
+                (void)drain(member, stream);
+                continue;
+            }
+            std::move(decided.events.begin(), decided.events.end(), std::back_inserter(direct.messages));
+            if (definition.sync) {
+                direct.sync = [&direct, &definition, &memory](Transaction& transaction) {
+                    std::int64_t seq = last_seq(transaction, direct.stream) - static_cast<std::int64_t>(direct.messages.size());
+                    std::vector<Synced> batch;
+                    for (auto& message : direct.messages) {
+                        message.seq = ++seq;
+                        batch.push_back({&message, false});
+                    }
+                    definition.sync(memory->state.get(), direct.stream, batch, false, transaction);
+                };
+            }
+            const DirectOutcome outcome = store_->commit_direct(direct);
+            if (outcome.result == DirectOutcome::Result::done) {
+                Handling result;
+                result.refusal = std::move(decided.refusal);
+                for (std::size_t i = 0; i < direct.messages.size(); ++i) {
+                    place(direct.messages[i], outcome.appended, static_cast<std::int64_t>(i));
+                }
+                if (!outcome.appended.repeated) remember_direct(member, std::move(memory), direct.messages);
+                result.command = std::move(direct.messages.front());
+                result.events.assign(std::make_move_iterator(direct.messages.begin() + 1),
+                                     std::make_move_iterator(direct.messages.end()));
+                return result;
+            }
+            looked = true;
+            if (outcome.result == DirectOutcome::Result::conflict || drain(member, stream)) continue;
+            if (std::chrono::steady_clock::now() - started >= options_.claim_time) {
+                throw Error(std::string(stream) + " is busy: another worker of '" + definition.name +
+                            "' has held it for longer than the claim time, or a message in it waits for its retry");
+            }
+            std::this_thread::sleep_for(pause);
+            pause = std::min<Duration>(pause * 2, std::chrono::milliseconds(10));
+        }
+    }
+
+    // ---- looking
+
+    std::pair<Box, std::int64_t> load(const Definition& definition, std::string_view stream, std::int64_t upto) {
+        Member& member = member_of(definition);
+        if (definition.role == Definition::Role::projector && !definition.event_sourced) {
+            throw Error("load: '" + definition.name + "' stores its state by itself: read it from there");
+        }
+        Remembered copy;
+        copy.stream = stream;
+        if (auto memory = memory_.take(member.id, stream)) {
+            if (memory->state && memory->seq <= upto) {
+                copy.state = memory->state;
+                copy.seq = memory->seq;
+            }
+            memory_.put(member.id, std::move(memory));
+        }
+        if (!copy.state) copy.state = blank(member, stream);
+        catch_up(member, copy, upto);
+        return {std::move(copy.state), copy.seq};
+    }
+
+    // ---- running
+
+    std::size_t run_until_idle() {
+        if (running_) throw Error("run_until_idle: workers are running; stop() first, or wait_until_idle()");
+        const std::lock_guard lock(foreground_);
+        Worker& worker = foreground_worker_;
+        const std::size_t before = worker.handled;
+        look_due_ = true;
+        for (const auto& member : members_) member->work = true;
+        for (bool again = true; again;) {
+            again = promote() > 0;
+            beat_when_due();
+            for (const auto& member : members_) {
+                for (;;) {
+                    // What is finished is committed together with looking for more.
+                    const bool wanted = !worker.has_claims() && (member->work.exchange(false) || worker.busy());
+                    if (!wanted && !worker.busy()) break;
+                    try {
+                        turn(worker, wanted ? member.get() : nullptr, false);
+                        if (worker.trouble) std::rethrow_exception(std::exchange(worker.trouble, nullptr));
+                    } catch (...) {
+                        abandon(worker);
+                        throw;
+                    }
+                    again = true;
+                    beat_when_due();
+                }
+            }
+            // A retry that is due counts as work; one that is not ends the loop.
+            const auto now = options_.clock().time_since_epoch().count();
+            for (const auto& member : members_) again |= wake_retry(*member, now);
+        }
+        return worker.handled - before;
+    }
+
+    void start(std::size_t workers) {
+        const std::lock_guard lock(lifecycle_);
+        check_process();
+        if (running_) throw Error("start: workers are running already");
+        if (workers == 0) return;
+        stopping_ = false;
+        look_due_ = true;
+        for (const auto& member : members_) member->work = true;
+        next_beat_ = std::chrono::steady_clock::duration::zero();
+        try {
+            beat_when_due();
+        } catch (const StoreError& error) {
+            trouble(error.what());  // the timer tries again
+        }
+        running_ = true;
+        worker_count_ = workers;
+        try {
+            for (std::size_t i = 0; i < workers; ++i) threads_.emplace_back([this, i] { run_worker(i); });
+            threads_.emplace_back([this] { run_timer(); });
+            if (!options_.path.empty()) threads_.emplace_back([this] { run_watcher(); });
+        } catch (...) {
+            join();
+            throw;
+        }
+        log(Level::info, "workers started", {{"workers", std::to_string(workers)}});
+    }
+
+    void stop() {
+        if (working_for == this) throw Error("stop: called from a handler; a worker cannot wait for itself");
+        const std::lock_guard lock(lifecycle_);
+        if (!running_) return;
+        join();
+        log(Level::info, "workers stopped");
+    }
+
+    void run(std::size_t workers) {
+        if (workers == 0) return;
+        SignalPipe signals;
+        start(workers);
+        const int signal = signals.wait([this] { return running_.load(); });
+        if (signal != 0) log(Level::info, "stopping", {{"signal", std::to_string(signal)}});
+        stop();
+    }
+
+    bool wait_until_idle(Duration timeout) {
+        const auto deadline = std::chrono::steady_clock::now() + timeout;
+        for (;;) {
+            if (all_handled()) return true;
+            const auto now = std::chrono::steady_clock::now();
+            if (now >= deadline) return false;
+            const auto longest = std::min<std::chrono::steady_clock::time_point>(deadline, now + std::chrono::milliseconds(100));
+            std::unique_lock lock(mutex_);
+            ++waiters_;
+            const bool was_quiet = quiet();
+            // Quiet and yet not done: a retry, a scheduled take-over or another process is awaited.
+            if (was_quiet) {
+                settled_.wait_until(lock, std::min<std::chrono::steady_clock::time_point>(
+                                              longest, now + std::chrono::milliseconds(5)));
+            } else {
+                settled_.wait_until(lock, longest, [&] { return quiet(); });
+            }
+            --waiters_;
+        }
+    }
+
+    [[nodiscard]] Store& store() noexcept { return *store_; }
+    [[nodiscard]] const Registry& registry() const noexcept { return registry_; }
+
+private:
+    /// A claim that is still held after a commit did not take its work.
+    struct Again {
+        std::unique_ptr<Work> work;
+        Claim claim;
+        std::optional<Failure> failure{};  // to be recorded
+        bool release = false;              // to be given back; otherwise it is handled anew
+    };
+
+    /// What one thread has in hands.
+    struct Worker {
+        Exchange step;                             // what is finished
+        std::vector<std::unique_ptr<Work>> works;  // what belongs to step.finished
+        std::vector<Again> again;
+        std::vector<std::pair<Member*, Claim>> claims;  // to be handled
+        std::vector<std::unique_ptr<Work>> spare;
+        std::size_t handled = 0;
+        std::string failed;          // what the last failure said
+        std::exception_ptr trouble;  // the store could not be read
+        Duration rest = std::chrono::milliseconds(10);
+
+        [[nodiscard]] bool has_claims() const noexcept { return !claims.empty() || !again.empty(); }
+        [[nodiscard]] bool busy() const noexcept { return has_claims() || !step.finished.empty(); }
+        std::unique_ptr<Work> work(Member& member) {
+            std::unique_ptr<Work> work;
+            if (spare.empty()) {
+                work = std::make_unique<Work>();
+            } else {
+                work = std::move(spare.back());
+                spare.pop_back();
+            }
+            work->member = &member;
+            work->limit = std::numeric_limits<std::size_t>::max();
+            work->conflicts = 0;
+            return work;
+        }
+    };
+
+    /// SIGINT and SIGTERM while it lives; then the handlers are what they were before.
+    class SignalPipe {
+    public:
+        SignalPipe() {
+            if (::pipe2(ends_, O_CLOEXEC | O_NONBLOCK) != 0) throw Error(std::string("run: pipe: ") + std::strerror(errno));
+            int nobody = -1;
+            if (!writer().compare_exchange_strong(nobody, ends_[1])) {
+                close();
+                throw Error("run: another App of this process waits for signals already");
+            }
+            struct sigaction action {};
+            action.sa_handler = [](int number) {
+                const int before = errno;
+                const auto byte = static_cast<unsigned char>(number);
+                (void)!::write(writer().load(), &byte, 1);
+                errno = before;
+            };
+            action.sa_flags = SA_RESTART;
+            sigemptyset(&action.sa_mask);
+            ::sigaction(SIGINT, &action, &interrupt_);
+            ::sigaction(SIGTERM, &action, &terminate_);
+        }
+        ~SignalPipe() {
+            ::sigaction(SIGINT, &interrupt_, nullptr);
+            ::sigaction(SIGTERM, &terminate_, nullptr);
+            writer() = -1;
+            close();
+        }
+        SignalPipe(const SignalPipe&) = delete;
+        SignalPipe& operator=(const SignalPipe&) = delete;
+
+        /// The signal that came, or 0 when `running` turned false first.
+        template <class Running>
+        int wait(const Running& running) {
+            while (running()) {
+                pollfd end{ends_[0], POLLIN, 0};
+                if (::poll(&end, 1, 1000) <= 0) continue;
+                unsigned char byte = 0;
+                if (::read(ends_[0], &byte, 1) == 1) return byte;
+            }
+            return 0;
+        }
+
+    private:
+        // A signal handler is told nothing but a number: the one place where something global cannot be avoided.
+        static std::atomic<int>& writer() noexcept {
+            static std::atomic<int> file{-1};
+            return file;
+        }
+        void close() const noexcept {
+            ::close(ends_[0]);
+            ::close(ends_[1]);
+        }
+
+        int ends_[2] = {-1, -1};
+        struct sigaction interrupt_ {};
+        struct sigaction terminate_ {};
+    };
+
+    // ---- starting and ending
+
+    static std::uint64_t random_seed() {
+        std::random_device device;
+        return static_cast<std::uint64_t>(device()) << 32 | device();
+    }
+
+    void check_process() const {
+        if (forked()) {
+            throw Error("this App belongs to process " + std::to_string(pid_) + " and cannot be used after a fork");
+        }
+    }
+
+    void join() {
+        {
+            const std::lock_guard lock(mutex_);
+            stopping_ = true;
+        }
+        wake_.notify_all();
+        timer_.notify_all();
+        paused_.notify_all();
+        store_->interrupt_wait();
+        for (auto& thread : threads_) thread.join();
+        threads_.clear();
+        running_ = false;
+        worker_count_ = 0;
+    }
+
+    void log(Level level, std::string text, std::vector<std::pair<std::string, std::string>> fields = {}) const {
+        if (!options_.log) return;
+        try {
+            options_.log({level, std::move(text), std::move(fields)});
+        } catch (...) {
+            // A log that fails has nobody to tell, and must not end a worker.
+        }
+    }
+
+    /// Trouble of the store: said once, until it works again.
+    void trouble(const std::string& text) {
+        if (!troubled_.exchange(true)) log(Level::warning, "the store has trouble, going on trying", {{"error", text}});
+    }
+    void works() {
+        if (troubled_.load(std::memory_order_relaxed) && troubled_.exchange(false)) {
+            log(Level::info, "the store works again");
+        }
+    }
+
+    // ---- messages
+
+    void complete(Message& message, std::string_view stream) {
+        if (stream.find_first_not_of(" \t\r\n") == std::string_view::npos) {
+            throw Invalid("dispatch '" + message.type + "': the stream's name is blank");
+        }
+        message.stream = stream;
+        if (message.id.is_nil()) message.id = ids_.next(options_.clock());
+        if (message.causation.is_nil()) message.causation = message.id;
+        if (message.correlation.is_nil()) message.correlation = message.id;
+    }
+
+    /// What was not made from a C++ value may not be what its type says. A type nobody registered is kept as it is.
+    void check(const Message& message) const {
+        if (registry_.find(message.type)) registry_.check(message);
+    }
+
+    static void place(Message& message, const Appended& appended, std::int64_t index) {
+        message.seq = appended.first_seq + index;
+        message.position = appended.first_position + index;
+        message.recorded_at = appended.recorded_at;
+        if (message.occurred_at == Time{}) message.occurred_at = appended.recorded_at;
+    }
+
+    void follow(Message& message, const Message& cause, Time now) {
+        message.id = ids_.next(now);
+        message.causation = cause.id;
+        message.correlation = cause.correlation;
+        if (!cause.metadata.empty()) message.metadata = cause.metadata.merged_under(message.metadata);
+    }
+
+    // ---- states
+
+    [[nodiscard]] Member& member_of(const Definition& definition) {
+        for (const auto& member : members_) {
+            if (member->definition == &definition) return *member;
+        }
+        throw NotRegistered("'" + definition.name + "' was not added to this App");
+    }
+
+    Box blank(const Member& member, std::string_view stream) {
+        const Definition& definition = *member.definition;
+        if (!definition.initial_reads) return definition.initial(stream, nullptr);
+        Box state;
+        store_->read([&](Reader& reader) { state = definition.initial(stream, &reader); });
+        return state;
+    }
+
+    std::unique_ptr<Remembered> recall(const Member& member, std::string_view stream) {
+        auto memory = memory_.take(member.id, stream);
+        if (!memory) {
+            memory = std::make_unique<Remembered>();
+            memory->stream = stream;
+        }
+        if (!memory->state) {
+            memory->state = blank(member, stream);
+            memory->seq = 0;
+        }
+        return memory;
+    }
+
+    /// Brings a state up to the end of its stream, or to `upto`.
+    void catch_up(const Member& member, Remembered& memory, std::int64_t upto) {
+        Router route(member);
+        const auto foreign = foreign_.load();
+        StreamRange range;
+        range.from = memory.seq + 1;
+        range.to = upto;
+        if (range.from > range.to) return;
+        store_->read_stream(memory.stream, range, [&](Message& message) {
+            const auto* found = route(message.type);
+            if (found && found->evolve) member.evolve(*found, memory.state.get(), message);
+            memory.seq = message.seq;
+            return true;
+        });
+        memory.foreign = foreign;
+    }
+
+    /// Turns what a command handler decided into messages that follow the command, and evolves the state with
+    /// them, as they will be read back. The command stands at `seq`, or the events of others before it do.
+    void apply(const Member& member, Remembered& memory, const Message& command, Decided& decided, std::int64_t seq) {
+        if (decided.refusal) decided.events.push_back(Message(Refused{command.type, *decided.refusal}));
+        if (decided.events.empty()) return;
+        const Time now = options_.clock();
+        for (auto& event : decided.events) {
+            follow(event, command, now);
+            event.stream = command.stream;
+            event.seq = ++seq;
+            if (!member.folds) continue;
+            const auto* route = member.route(event.type);
+            if (!route || !route->evolve) continue;
+            const Time occurred = event.occurred_at;
+            event.recorded_at = now;  // nearly: the store has the last word
+            if (occurred == Time{}) event.occurred_at = now;
+            member.evolve(*route, memory.state.get(), event);
+            event.occurred_at = occurred;
+        }
+    }
+
+    void remember_direct(const Member& member, std::unique_ptr<Remembered> memory, const Messages& messages) {
+        bool reacts = false;
+        for (std::size_t i = 1; i < messages.size() && !reacts; ++i) {
+            const auto* route = member.route(messages[i].type);
+            reacts = route && (route->reaction || route->command);
+        }
+        const Message& last = messages.back();
+        if (messages.size() > 1 || memory->seq + 1 == messages.front().seq) memory->seq = last.seq;
+        const Message& handled = reacts ? messages.front() : last;
+        memory->handled_seq = handled.seq;
+        memory->handled_position = handled.position;
+        memory->open = reacts;
+        memory_.put(member.id, std::move(memory));
+    }
+
+    /// The seq up to which nothing is pending: where reading may begin behind. 0 when it is not known cheaply.
+    std::int64_t handled_seq(const Claim& claim, const Remembered& memory) {
+        if (memory.handled_seq > 0 && memory.handled_position <= claim.acked) return memory.handled_seq;
+        if (claim.acked == 0 || (claim.highest == 0 && claim.begins == 0)) return 0;
+        // Discovery leaves the very position behind; the seq stands in that row.
+        std::int64_t seq = 0;
+        LogRange exact;
+        exact.from = exact.to = claim.pending;
+        exact.limit = 1;
+        store_->read_log(exact, [&](Message& message) {
+            if (message.stream == claim.stream_name) seq = message.seq - 1;
+            return false;
+        });
+        if (seq > 0) return seq;
+        StreamRange newest;
+        newest.backwards = true;
+        newest.limit = 256;
+        store_->read_stream(claim.stream_name, newest, [&](Message& message) {
+            if (message.position > claim.acked) return true;
+            seq = message.seq;
+            return false;
+        });
+        return seq;
+    }
+
+    // ---- handling a claim
+
+    /// Makes of a claim what is to be committed. Never throws: faults of user code are recorded, and when the
+    /// store fails the claim is given back.
+    void handle(Worker& worker, std::unique_ptr<Work> work, Claim claim) {
+        auto& handled = worker.step.finished.emplace_back();
+        handled.claim = std::move(claim);
+        handled.acked = handled.claim.acked;
+        try {
+            work->begin();
+            work->memory = memory_.take(work->member->id, handled.claim.stream_name);
+            if (!work->memory) {
+                work->memory = std::make_unique<Remembered>();
+                work->memory->stream = handled.claim.stream_name;
+            }
+            if (handled.claim.deaths > options_.deaths) {
+                give_up(handled);
+            } else if (work->member->definition->role == Definition::Role::actor) {
+                act(*work, handled);
+            } else {
+                project(*work, handled);
+            }
+        } catch (...) {
+            const auto fault = describe(std::current_exception());
+            trouble(fault.text);
+            worker.trouble = std::current_exception();
+            Claim kept = std::move(handled.claim);
+            handled = Handled{};
+            handled.claim = std::move(kept);
+            handled.acked = handled.claim.acked;
+            handled.release = true;
+            work->begin();
+            work->keep = false;
+        }
+        worker.works.push_back(std::move(work));
+    }
+
+    [[nodiscard]] static bool is_replay(const Claim& claim, std::int64_t position) noexcept {
+        return position <= claim.highest || position <= claim.begins;
+    }
+
+    [[nodiscard]] std::size_t batch_limit(const Work& work, const Claim& claim) const noexcept {
+        // One at a time while something in it fails or kills: what is sound is kept then.
+        if (claim.deaths > 0 || claim.attempts > 0) return 1;
+        return std::min(work.member->batch_size, work.limit);
+    }
+
+    void give_up(Handled& handled) {
+        const Claim& claim = handled.claim;
+        Failure failure;
+        failure.position = claim.pending;
+        failure.type = "process death";
+        failure.text = "the process died " + std::to_string(claim.deaths) + " times while handling '" +
+                       claim.stream_name + "' from position " + std::to_string(claim.pending);
+        handled.failure = std::move(failure);
+    }
+
+    /// Records an exception of user code at one message; what comes before it stays handled.
+    void fail(const Member& member, Handled& handled, std::int64_t position, const std::exception_ptr& error) {
+        const Claim& claim = handled.claim;
+        auto fault = describe(error);
+        Failure failure;
+        failure.position = position;
+        failure.type = std::move(fault.type);
+        failure.text = std::move(fault.text);
+        const int attempts = claim.attempted == position ? claim.attempts : 0;
+        if (attempts < member.retries.times) {
+            Duration pause = member.retries.after;
+            for (int i = 0; i < attempts && pause < member.retries.at_most; ++i) pause *= 2;
+            failure.retry_at = options_.clock() + std::min(pause, member.retries.at_most);
+        }
+        handled.failure = std::move(failure);
+    }
+
+    /// An actor: one pass over the batch in the order of the stream. Commands are decided on the state at the end
+    /// of the stream, which was read before; reactions see the trail, which follows the pass.
+    void act(Work& work, Handled& handled) {
+        Member& member = *work.member;
+        Remembered& memory = *work.memory;
+        const Claim& claim = handled.claim;
+        const std::size_t limit = batch_limit(work, claim);
+        if (!memory.state) {
+            memory.seq = 0;
+            if (!start_state(member, work, handled, memory.state)) return;
+        }
+        if (member.trailing && !memory.trail) {
+            memory.trail_seq = 0;
+            if (!start_state(member, work, handled, memory.trail)) return;
+        }
+        std::int64_t from = unbounded;
+        if (member.folds) from = std::min(from, memory.seq);
+        if (member.trailing) from = std::min(from, memory.trail_seq);
+        if (from > 0) from = std::min(from, handled_seq(claim, memory));
+        if (member.trailing && memory.trail_seq > from && !(memory.handled_position <= claim.acked)) {
+            // The group was reset: the trail has to follow anew.
+            memory.trail_seq = from = 0;
+            if (!start_state(member, work, handled, memory.trail)) return;
+        }
+
+        memory.foreign = foreign_;
+        Router route(member);
+        std::exception_ptr fold_error;
+        std::int64_t fold_seq = unbounded;  // where the fold failed
+        std::int64_t fold_position = 0;
+        std::int64_t end = from;  // the last seq that was looked at
+        std::size_t pending = 0;
+        bool commands = false;
+        bool full = false;
+        bool ended = true;
+        const auto visit = [&](Message& message) {
+            const auto* found = route(message.type);
+            end = message.seq;
+            if (member.folds && message.seq > memory.seq) {
+                if (found && found->evolve) {
+                    try {
+                        member.evolve(*found, memory.state.get(), message);
+                    } catch (...) {
+                        fold_error = std::current_exception();
+                        fold_seq = message.seq;
+                        fold_position = message.position;
+                        work.keep = false;
+                        return false;
+                    }
+                }
+                memory.seq = message.seq;
+            }
+            if (full || !found) return true;
+            const bool waits = message.position > claim.acked && (found->command || found->reaction);
+            const bool replay = waits && is_replay(claim, message.position);
+            const bool trails = member.trailing && found->evolve && message.seq > memory.trail_seq;
+            if (!waits && !trails) return true;
+            if (!waits && work.items.empty()) {
+                try {
+                    member.evolve(*found, memory.trail.get(), message);
+                    memory.trail_seq = message.seq;
+                } catch (...) {
+                    fold_error = std::current_exception();
+                    fold_seq = message.seq;
+                    fold_position = message.position;
+                    return false;
+                }
+                return true;
+            }
+            pending += waits ? 1 : 0;
+            commands |= waits && !replay && found->command;
+            work.items.push_back({std::move(message), found, waits, replay});
+            if (pending < limit) return true;
+            full = true;
+            ended = false;
+            // The commands want the whole stream; what stands behind the batch is only evolved.
+            return commands && member.folds && memory.seq <= end;
+        };
+        StreamRange range;
+        range.from = from == unbounded ? 1 : from + 1;
+        store_->read_stream(claim.stream_name, range, visit);
+        if (full && commands && member.folds && !fold_error && memory.seq > work.items.back().message.seq) {
+            range.from = memory.seq + 1;
+            store_->read_stream(claim.stream_name, range, visit);
+        }
+
+        bool whole = true;
+        bool touched = false;  // a reaction has sent something to this very stream that changes the state
+        for (auto& item : work.items) {
+            Message& message = item.message;
+            const auto& path = *item.route;
+            if (fold_error && (message.seq > fold_seq || (item.pending && path.command && !item.replay))) {
+                whole = false;
+                break;
+            }
+            if (item.pending && path.command && touched && !item.replay) {
+                whole = false;
+                break;
+            }
+            try {
+                if (member.trailing && path.evolve && message.seq > memory.trail_seq) {
+                    member.evolve(path, memory.trail.get(), message);
+                }
+                if (item.pending && !item.replay) {
+                    if (path.command) {
+                        command(work, handled, path, message);
+                    } else {
+                        touched |= react(work, handled, path, message);
+                    }
+                }
+            } catch (...) {
+                fail(member, handled, message.position, std::current_exception());
+                work.keep = false;
+                whole = false;
+                fold_error = nullptr;
+                break;
+            }
+            if (member.trailing) memory.trail_seq = std::max(memory.trail_seq, message.seq);
+            if (!item.pending) continue;
+            if (work.handled++ == 0) work.first_position = message.position;
+            work.handled_seq = message.seq;
+            handled.acked = message.position;
+        }
+        if (fold_error) {
+            fail(member, handled, fold_position, fold_error);
+            work.keep = false;
+            whole = false;
+        }
+        if (whole && ended) {
+            // Nothing else of the group stands in the stream: whatever discovery thought is settled.
+            handled.acked = std::max(handled.acked, claim.known);
+            work.handled_seq = std::max(work.handled_seq, end);
+            if (member.trailing) memory.trail_seq = std::max(memory.trail_seq, end);
+        }
+        if (!work.decisions.empty()) handled.sync = [&work](Transaction& transaction) { sync_decisions(work, transaction); };
+        if (!member.folds) memory.seq = std::max(memory.seq, end);
+        if (commands && member.folds) {
+            handled.evolves = &member.evolves;
+            handled.decided_on = memory.seq;
+        }
+    }
+
+    /// False: user code failed, which is recorded.
+    bool start_state(const Member& member, Work& work, Handled& handled, Box& state) {
+        try {
+            state = blank(member, handled.claim.stream_name);
+            return true;
+        } catch (...) {
+            fail(member, handled, handled.claim.pending, std::current_exception());
+            work.keep = false;
+            return false;
+        }
+    }
+
+    static Messages& append_to(Handled& handled, const std::string& stream) {
+        if (handled.appends.empty() || handled.appends.back().stream != stream) {
+            handled.appends.push_back({stream, {}, any_seq});
+        }
+        return handled.appends.back().messages;
+    }
+
+    void command(Work& work, Handled& handled, const Member::Route& route, const Message& message) {
+        Decided decided = (*route.command)(work.memory->state.get(), message);
+        apply(*work.member, *work.memory, message, decided, work.memory->seq + static_cast<std::int64_t>(work.decided));
+        Messages& events = decided.events;
+        if (work.member->definition->sync) {
+            // Their seqs are known once they are appended: until then, the number of the message among the stream's own.
+            work.decisions.push_back(message);
+            for (std::size_t i = 0; i < events.size(); ++i) {
+                work.decisions.push_back(events[i]);
+                work.decisions.back().seq = -static_cast<std::int64_t>(work.own + i + 1);
+            }
+        }
+        if (events.empty()) return;
+        work.decided += events.size();
+        work.own += events.size();
+        auto& own = append_to(handled, handled.claim.stream_name);
+        if (own.empty()) own = std::move(events);
+        else std::move(events.begin(), events.end(), std::back_inserter(own));
+    }
+
+    /// True: the reaction sent something to its own stream that the state depends on.
+    bool react(Work& work, Handled& handled, const Member::Route& route, const Message& message) {
+        const Member& member = *work.member;
+        auto sendings = route.reaction->call(route.reaction->wants_state ? state_for_reaction(work) : nullptr, message);
+        if (sendings.empty()) return false;
+        const Time now = options_.clock();
+        for (auto& sending : sendings) {  // all of them are made before one is kept
+            follow(sending.message, message, now);
+            sending.message.metadata.set("producer", member.definition->name);
+            sending.message.stream = sending.to.empty() ? message.stream : std::move(sending.to);
+        }
+        bool touched = false;
+        for (auto& sending : sendings) {
+            if (sending.at || sending.after) {
+                handled.schedules.push_back({sending.at ? *sending.at : now + *sending.after, std::move(sending.message)});
+                continue;
+            }
+            if (sending.message.stream == handled.claim.stream_name && member.evolves.contains(sending.message.type)) {
+                touched = true;
+                work.keep = false;  // the state does not have it yet
+            }
+            work.own += sending.message.stream == handled.claim.stream_name ? 1 : 0;
+            auto& messages = append_to(handled, sending.message.stream);
+            messages.push_back(std::move(sending.message));
+        }
+        return touched;
+    }
+
+    static const void* state_for_reaction(const Work& work) {
+        // Without event handlers every state is the blank one.
+        const Remembered& memory = *work.memory;
+        return work.member->trailing ? memory.trail.get() : memory.state.get();
+    }
+
+    /// The stream's last seq as the transaction sees it, with what it has appended itself.
+    static std::int64_t last_seq(Transaction& transaction, std::string_view stream) {
+        const auto row = transaction.row("select seq from sourced_streams where name = ?", stream);
+        return row ? row->integer(0) : 0;
+    }
+
+    static void sync_decisions(Work& work, Transaction& transaction) {
+        const Remembered& memory = *work.memory;
+        const std::int64_t before = last_seq(transaction, memory.stream) - static_cast<std::int64_t>(work.own);
+        Messages batch = work.decisions;  // the transaction may have to run again
+        work.synced.clear();
+        for (auto& message : batch) {
+            if (message.seq < 0) message.seq = before - message.seq;
+            work.synced.push_back({&message, false});
+        }
+        work.member->definition->sync(memory.state.get(), memory.stream, work.synced, false, transaction);
+    }
+
+    /// A projector: the batch is evolved at once, `sync` follows in the transaction.
+    void project(Work& work, Handled& handled) {
+        Member& member = *work.member;
+        const Definition& definition = *member.definition;
+        const Claim& claim = handled.claim;
+        const std::size_t limit = batch_limit(work, claim);
+        const std::int64_t known = member.folds && !work.memory->state ? 0 : handled_seq(claim, *work.memory);
+
+        std::int64_t end = known;
+        std::int64_t fold_position = 0;
+        std::exception_ptr error;
+        bool ended = true;
+        Router route(member);
+        const auto read = [&](std::int64_t from) {
+            work.items.clear();
+            ended = true;
+            bool stale = false;
+            Remembered& memory = *work.memory;
+            StreamRange range;
+            range.from = from + 1;
+            store_->read_stream(claim.stream_name, range, [&](Message& message) {
+                end = message.seq;
+                const auto* found = route(message.type);
+                const bool waits = found && message.position > claim.acked;
+                if (member.folds && waits && message.seq <= memory.seq) {
+                    stale = true;  // the group was reset: the state has what is to come
+                    return false;
+                }
+                if (member.folds && !waits && message.seq > memory.seq) {
+                    if (found && work.items.empty()) {
+                        try {
+                            member.evolve(*found, memory.state.get(), message);
+                        } catch (...) {
+                            error = std::current_exception();
+                            fold_position = message.position;
+                            return false;
+                        }
+                    }
+                    if (work.items.empty()) memory.seq = message.seq;
+                }
+                if (!waits) return true;
+                const bool replay = is_replay(claim, message.position);
+                work.items.push_back({std::move(message), found, true, replay});
+                if (work.items.size() < limit) return true;
+                ended = false;
+                return false;
+            });
+            return !stale;
+        };
+        if (member.folds) {
+            Remembered& memory = *work.memory;
+            if (memory.state && !read(std::min(memory.seq, known))) memory.state = Box();
+            if (!memory.state) {
+                memory.seq = 0;
+                if (!start_state(member, work, handled, memory.state)) return;
+                (void)read(0);
+            }
+        } else {
+            (void)read(known);
+        }
+        if (error) {
+            fail(member, handled, fold_position, error);
+            work.keep = false;
+            return;
+        }
+        std::size_t count = work.items.size();
+        if (definition.key) {
+            count = find_keys(work, handled, count);
+        } else if (count > 0) {
+            count = fold_batch(work, handled, count);
+        }
+        if (work.items.size() != count) {
+            work.items.resize(count);
+            ended = false;
+        }
+        for (const auto& item : work.items) work.synced.push_back({&item.message, item.replay});
+        if (count > 0) {
+            const auto& last = work.items.back().message;
+            work.handled = count;
+            work.handled_seq = last.seq;
+            work.first_position = work.items.front().message.position;
+            work.all_replay = std::all_of(work.items.begin(), work.items.end(), [](const auto& item) { return item.replay; });
+            handled.acked = last.position;
+            if (definition.key) {
+                handled.sync = [&work](Transaction& transaction) { sync_by_key(work, transaction); };
+            } else if (definition.sync) {
+                handled.sync = [&work](Transaction& transaction) {
+                    work.member->definition->sync(work.memory->state.get(), work.memory->stream, work.synced,
+                                                  work.all_replay, transaction);
+                };
+            }
+        }
+        if (ended && !handled.failure) {
+            handled.acked = std::max(handled.acked, claim.known);
+            work.handled_seq = std::max(work.handled_seq, end);
+        }
+    }
+
+    /// Evolves the state with the batch; when that fails, with what comes before the culprit. Gives the number of
+    /// messages that are in the state then.
+    std::size_t fold_batch(Work& work, Handled& handled, std::size_t count) {
+        const Member& member = *work.member;
+        Remembered& memory = *work.memory;
+        std::exception_ptr error;
+        for (;;) {
+            if (!member.folds && !start_state(member, work, handled, memory.state)) return 0;
+            std::size_t done = 0;
+            try {
+                for (; done < count; ++done) {
+                    const auto& item = work.items[done];
+                    member.evolve(*item.route, memory.state.get(), item.message);
+                    if (member.folds) memory.seq = item.message.seq;
+                }
+                return count;
+            } catch (...) {
+                error = std::current_exception();
+            }
+            fail(member, handled, work.items[done].message.position, error);
+            work.keep = false;
+            if (done == 0) return 0;
+            count = done;
+            if (member.folds) {
+                // The handler may have left the state half changed: fold it once more, up to the culprit.
+                memory.state = blank(member, memory.stream);
+                memory.seq = 0;
+                catch_up(member, memory, work.items.front().message.seq - 1);
+            }
+        }
+    }
+
+    /// Asks each message for its key. Gives the number of messages that have one before the first failure.
+    std::size_t find_keys(Work& work, Handled& handled, std::size_t count) {
+        for (std::size_t i = 0; i < count; ++i) {
+            try {
+                work.keys.push_back(work.member->definition->key(work.items[i].message));
+            } catch (...) {
+                fail(*work.member, handled, work.items[i].message.position, std::current_exception());
+                return i;
+            }
+        }
+        return count;
+    }
+
+    static void sync_by_key(Work& work, Transaction& transaction) {
+        const Definition& definition = *work.member->definition;
+        std::unordered_map<std::string_view, std::size_t> known;
+        std::vector<std::pair<std::string_view, std::vector<std::size_t>>> groups;
+        for (std::size_t i = 0; i < work.keys.size(); ++i) {
+            const auto [place, fresh] = known.emplace(work.keys[i], groups.size());
+            if (fresh) groups.push_back({work.keys[i], {}});
+            groups[place->second].second.push_back(i);
+        }
+        std::vector<Synced> batch;
+        for (const auto& [key, indices] : groups) {
+            Box state = definition.initial(key, &transaction);
+            batch.clear();
+            for (const std::size_t i : indices) {
+                work.member->evolve(*work.items[i].route, state.get(), work.items[i].message);
+                batch.push_back(work.synced[i]);
+            }
+            const bool replay = std::all_of(batch.begin(), batch.end(), [](const Synced& event) { return event.replay; });
+            if (definition.sync) definition.sync(state.get(), key, batch, replay, transaction);
+        }
+    }
+
+    // ---- a worker's turn
+
+    /// Commits what is finished, claims more for `member` (null: nothing), and handles what is in hands.
+    void turn(Worker& worker, Member* member, bool background) {
+        adopt(worker);
+        if (worker.has_claims() && member) {  // first what was claimed before
+            member->work = true;
+            member = nullptr;
+        }
+        worker.step.group = member ? member->id : 0;
+        worker.step.claims = member ? std::max<std::size_t>(options_.claim_count, 1) : 0;
+        if (member || !worker.step.finished.empty()) {
+            Exchanged exchanged = exchange(worker, background);
+            for (std::size_t i = 0; i < worker.works.size(); ++i) {
+                settle(worker, std::move(worker.works[i]), worker.step.finished[i], exchanged.outcomes[i]);
+            }
+            worker.works.clear();
+            worker.step.finished.clear();
+            if (member) {
+                if (exchanged.next_retry) wait_for_retry(*member, *exchanged.next_retry);
+                for (auto& claim : exchanged.claims) worker.claims.emplace_back(member, std::move(claim));
+                if (exchanged.more && exchanged.active) mark(*member);
+            }
+        }
+        const auto started = std::chrono::steady_clock::now();
+        for (auto& again : worker.again) {
+            if (again.failure || again.release || (background && stopping_)) give_back(worker, std::move(again));
+            else handle(worker, std::move(again.work), std::move(again.claim));
+        }
+        worker.again.clear();
+        // What is finished must not wait long for slow neighbours.
+        constexpr auto longest = std::chrono::milliseconds(20);
+        std::size_t next = 0;
+        while (next < worker.claims.size()) {
+            auto& [owner, claim] = worker.claims[next++];
+            auto work = worker.work(*owner);
+            if (background && stopping_) {
+                give_back(worker, {std::move(work), std::move(claim), {}, true});
+                continue;
+            }
+            handle(worker, std::move(work), std::move(claim));
+            if (std::chrono::steady_clock::now() - started > longest) break;
+        }
+        worker.claims.erase(worker.claims.begin(), worker.claims.begin() + static_cast<std::ptrdiff_t>(next));
+    }
+
+    /// Ends a claim without handling it: with a failure, or as if it had not been taken.
+    void give_back(Worker& worker, Again again) {
+        auto& handled = worker.step.finished.emplace_back();
+        handled.claim = std::move(again.claim);
+        handled.acked = handled.claim.acked;
+        handled.release = again.release;
+        handled.failure = std::move(again.failure);
+        again.work->begin();
+        again.work->keep = false;
+        worker.works.push_back(std::move(again.work));
+    }
+
+    Exchanged exchange(Worker& worker, bool background) {
+        Duration wait = std::chrono::milliseconds(10);
+        for (int tries = 1;; ++tries) {
+            try {
+                return store_->exchange(worker.step);
+            } catch (const std::exception& error) {
+                if (!background) throw;
+                trouble(error.what());
+                if (stopping_ && tries >= 3) throw;
+            }
+            pause(wait / 2 + jitter(wait / 2));
+            wait = std::min<Duration>(wait * 2, std::chrono::seconds(1));
+        }
+    }
+
+    void settle(Worker& worker, std::unique_ptr<Work> work, Handled& handled, const Outcome& outcome) {
+        Member& member = *work->member;
+        switch (outcome.result) {
+        case Outcome::Result::done:
+            worker.handled += work->handled;
+            if (work->handled > 0) works();
+            if (handled.failure) report(worker, member, handled);
+            remember(*work, handled, outcome);
+            break;
+        case Outcome::Result::lost:
+            log(Level::debug, "a claim was lost, its work is dropped",
+                {{"group", member.definition->name}, {"stream", handled.claim.stream_name}});
+            break;
+        case Outcome::Result::conflict: {
+            const bool release = ++work->conflicts > 10;
+            if (release) {
+                log(Level::debug, "a stream grows faster than it is decided on, its claim is given back",
+                    {{"group", member.definition->name}, {"stream", handled.claim.stream_name}});
+            }
+            work->memory.reset();
+            worker.again.push_back({std::move(work), std::move(handled.claim), {}, release});
+            return;
+        }
+        case Outcome::Result::failed: {
+            if (work->handled == 0) {
+                log(Level::error, "the end of a claim could not be stored",
+                    {{"group", member.definition->name}, {"stream", handled.claim.stream_name}, {"error", describe(outcome.error).text}});
+                break;
+            }
+            std::optional<Failure> failure;
+            if (work->handled > 1) {
+                // Somewhere in the batch: halves lead to the culprit, and what comes before it is kept.
+                work->limit = work->handled / 2;
+            } else {
+                fail(member, handled, work->first_position, outcome.error);
+                failure = std::move(handled.failure);
+            }
+            work->memory.reset();
+            worker.again.push_back({std::move(work), std::move(handled.claim), std::move(failure), false});
+            return;
+        }
+        }
+        work->memory.reset();
+        worker.spare.push_back(std::move(work));
+    }
+
+    /// Keeps the state that a commit has made true.
+    void remember(Work& work, const Handled& handled, const Outcome& outcome) {
+        if (!work.keep || !work.memory) return;
+        Remembered& memory = *work.memory;
+        const Member& member = *work.member;
+        memory.open = false;
+        if (work.decided > 0) {
+            for (std::size_t i = handled.appends.size(); i-- > 0;) {
+                if (handled.appends[i].stream != memory.stream) continue;
+                memory.seq = outcome.appended[i].last_seq;
+                break;
+            }
+        }
+        if (member.definition->role == Definition::Role::projector && !member.folds) memory.state = Box();
+        if (work.handled_seq > 0) {
+            memory.handled_seq = work.handled_seq;
+            memory.handled_position = handled.acked;
+        }
+        memory_.put(member.id, std::move(work.memory));
+    }
+
+    void report(Worker& worker, Member& member, const Handled& handled) {
+        const Failure& failure = *handled.failure;
+        worker.failed = failure.text;
+        if (failure.retry_at) wait_for_retry(member, *failure.retry_at);
+        if (!options_.log) return;
+        log(failure.retry_at ? Level::warning : Level::error,
+            failure.retry_at ? "a message failed and will be tried again" : "a message failed, its group is stopped",
+            {{"group", member.definition->name},
+             {"stream", handled.claim.stream_name},
+             {"position", std::to_string(failure.position)},
+             {"type", failure.type},
+             {"error", failure.text}});
+    }
+
+    /// Handles what is pending in one stream on this thread. False: there was nothing, or another has it.
+    bool drain(Member& member, std::string_view stream) {
+        beat_when_due();
+        auto claim = store_->claim_stream(member.id, stream);
+        if (!claim) return false;
+        Worker worker;
+        worker.claims.emplace_back(&member, std::move(*claim));
+        work_off(worker);
+        if (!worker.failed.empty()) {
+            throw Error("'" + std::string(stream) + "': a message that comes before this command failed: " + worker.failed);
+        }
+        return true;
+    }
+
+    /// In the foreground trouble of the store is the caller's; claims are not lost over it.
+    void work_off(Worker& worker) {
+        try {
+            while (worker.busy()) {
+                turn(worker, nullptr, false);
+                if (worker.trouble) std::rethrow_exception(std::exchange(worker.trouble, nullptr));
+            }
+        } catch (...) {
+            abandon(worker);
+            throw;
+        }
+    }
+
+    /// Leaves the claims of a worker that cannot go on to the next one that can.
+    void abandon(Worker& worker) {
+        std::unique_lock lock(mutex_);
+        for (std::size_t i = 0; i < worker.works.size(); ++i) {
+            if (worker.works[i]) orphans_.emplace_back(worker.works[i]->member, std::move(worker.step.finished[i].claim));
+        }
+        for (auto& again : worker.again) orphans_.emplace_back(again.work->member, std::move(again.claim));
+        for (auto& claim : worker.claims) orphans_.push_back(std::move(claim));
+        has_orphans_ = !orphans_.empty();
+        worker.works.clear();
+        worker.step.finished.clear();
+        worker.again.clear();
+        worker.claims.clear();
+        lock.unlock();
+        if (has_orphans_) wake(1);
+    }
+    void adopt(Worker& worker) {
+        if (!has_orphans_) return;
+        std::vector<std::pair<Member*, Claim>> orphans;
+        {
+            const std::lock_guard lock(mutex_);
+            orphans.swap(orphans_);
+            has_orphans_ = false;
+        }
+        for (auto& [owner, claim] : orphans) give_back(worker, {worker.work(*owner), std::move(claim), {}, true});
+    }
+
+    // ---- what there is to do
+
+    /// Called by the store after each commit, on the thread that committed.
+    void note(const Committed& commit) {
+        std::size_t more = 0;
+        const auto mark_one = [&](Member& member) { more += member.work.exchange(true) ? 0 : 1; };
+        if (!commit.types || commit.groups_changed) {
+            for (const auto& member : members_) mark_one(*member);
+        } else {
+            for (const auto& type : *commit.types) {
+                const auto found = by_type_.find(type);
+                if (found == by_type_.end()) continue;
+                for (auto* member : found->second) mark_one(*member);
+            }
+        }
+        if (commit.due) {
+            const std::lock_guard lock(mutex_);
+            if (!due_ || *commit.due < *due_) {
+                due_ = commit.due;
+                timer_moved_ = true;
+                timer_.notify_one();
+            }
+        }
+        wake(more);
+    }
+
+    void mark(Member& member) {
+        if (!member.work.exchange(true)) wake(1);
+    }
+    void mark_all() {
+        std::size_t more = 0;
+        for (const auto& member : members_) more += member->work.exchange(true) ? 0 : 1;
+        wake(more);
+    }
+
+    /// One worker for each piece of work. A worker that goes to sleep first counts itself idle, then looks at the
+    /// groups for the last time, so either it sees the mark or it is seen here.
+    void wake(std::size_t count) {
+        count = std::min(count, idle_.load());
+        if (count == 0) return;
+        { const std::lock_guard lock(mutex_); }
+        for (; count > 0; --count) wake_.notify_one();
+    }
+
+    [[nodiscard]] bool any_work() const {
+        return has_orphans_ || std::any_of(members_.begin(), members_.end(), [](const auto& member) { return member->work.load(); });
+    }
+    [[nodiscard]] bool quiet() const { return idle_ == worker_count_ && !any_work(); }
+
+    /// The next group in turn that may have work; its mark is taken away.
+    Member* next_member(std::size_t& cursor) {
+        for (std::size_t i = 0; i < members_.size(); ++i) {
+            Member& member = *members_[cursor++ % members_.size()];
+            if (member.work.load() && member.work.exchange(false)) return &member;
+        }
+        return nullptr;
+    }
+
+    /// The group that what is finished will wake, so that one transaction does for both.
+    [[nodiscard]] Member* follower(const Worker& worker) const {
+        for (const auto& handled : worker.step.finished) {
+            for (const auto& part : handled.appends) {
+                const auto found = by_type_.find(part.messages.front().type);
+                if (found != by_type_.end()) return found->second.front();
+            }
+        }
+        return nullptr;
+    }
+
+    [[nodiscard]] bool all_handled() {
+        const Stats stats = store_->stats();
+        return std::all_of(members_.begin(), members_.end(), [&](const auto& member) {
+            const GroupInfo& group = stats.group(member->definition->name);
+            return !group.active || (group.lag == 0 && group.retrying == 0);
+        });
+    }
+
+    // ---- time
+
+    void wait_for_retry(Member& member, Time time) {
+        const std::int64_t at = time.time_since_epoch().count();
+        std::int64_t before = member.next_retry.load();
+        while (at < before && !member.next_retry.compare_exchange_weak(before, at)) {}
+        if (at >= before) return;
+        const std::lock_guard lock(mutex_);
+        timer_moved_ = true;
+        timer_.notify_one();
+    }
+    bool wake_retry(Member& member, std::int64_t now) {
+        std::int64_t at = member.next_retry.load();
+        if (at > now || !member.next_retry.compare_exchange_strong(at, unbounded)) return false;
+        mark(member);
+        return true;
+    }
+
+    /// Brings what is due into the log.
+    std::size_t promote() {
+        constexpr std::size_t at_once = 1000;
+        std::size_t total = 0;
+        if (look_due_.exchange(false)) look_for_due();
+        for (;;) {
+            const Time now = options_.clock();
+            {
+                const std::lock_guard lock(mutex_);
+                if (!due_ || *due_ > now) return total;
+            }
+            const std::size_t promoted = store_->promote(now, at_once);
+            total += promoted;
+            if (promoted < at_once) look_for_due();
+            if (promoted == 0) return total;
+        }
+    }
+    void look_for_due() {
+        {
+            // Whatever is scheduled from now on lowers it again.
+            const std::lock_guard lock(mutex_);
+            due_.reset();
+        }
+        std::optional<Time> next;
+        try {
+            next = store_->next_due();
+        } catch (...) {
+            look_due_ = true;
+            throw;
+        }
+        const std::lock_guard lock(mutex_);
+        if (next && (!due_ || *next < *due_)) due_ = next;
+    }
+
+    void beat_when_due() {
+        const auto now = std::chrono::steady_clock::now().time_since_epoch();
+        if (now < next_beat_.load()) return;
+        next_beat_ = now + options_.claim_time / 4;
+        const std::size_t taken = store_->beat(options_.claim_time);
+        works();
+        if (taken > 0) {
+            log(Level::warning, "claims of a process that died were taken back", {{"claims", std::to_string(taken)}});
+        }
+    }
+
+    // ---- threads
+
+    void run_worker(std::size_t number) {
+        working_for = this;
+        Worker worker;
+        std::size_t cursor = number;
+        for (;;) {
+            Member* member = stopping_ || worker.has_claims() ? nullptr : next_member(cursor);
+            if (!member && !worker.busy() && !has_orphans_) {
+                if (stopping_) return;
+                sleep();
+                continue;
+            }
+            if (member && idle_ > 0 && any_work()) wake(1);
+            if (!member && !stopping_ && !worker.has_claims()) member = follower(worker);
+            try {
+                turn(worker, member, true);
+            } catch (const std::exception& error) {
+                abandon(worker);
+                log(Level::error, "a worker could not go on, its claims are given back", {{"error", error.what()}});
+                if (member) member->work = true;
+                if (stopping_) return;
+                pause(std::chrono::seconds(1));
+            }
+            if (std::exchange(worker.trouble, nullptr)) {
+                pause(worker.rest / 2 + jitter(worker.rest / 2));
+                worker.rest = std::min<Duration>(worker.rest * 2, std::chrono::seconds(1));
+            } else {
+                worker.rest = std::chrono::milliseconds(10);
+            }
+        }
+    }
+
+    void sleep() {
+        std::unique_lock lock(mutex_);
+        ++idle_;
+        if (waiters_ > 0 && quiet()) settled_.notify_all();
+        wake_.wait(lock, [this] { return stopping_ || any_work(); });
+        --idle_;
+    }
+
+    /// What is to happen at a time: messages become due, streams are tried again, the process says that it lives.
+    void run_timer() {
+        working_for = this;
+        while (!stopping_) {
+            // With a clock that is not the system's, or one that is set, waiting for long could be too long.
+            Duration wait = std::chrono::seconds(1);
+            try {
+                (void)promote();
+                const std::int64_t now = options_.clock().time_since_epoch().count();
+                for (const auto& member : members_) {
+                    (void)wake_retry(*member, now);
+                    const std::int64_t at = member->next_retry;
+                    if (at != unbounded) wait = std::min(wait, Duration(at - now));
+                }
+                beat_when_due();
+            } catch (const std::exception& error) {
+                trouble(error.what());
+                next_beat_ = std::chrono::steady_clock::duration::zero();
+                pause(std::chrono::milliseconds(100));
+                continue;
+            }
+            const Time now = options_.clock();
+            std::unique_lock lock(mutex_);
+            if (due_) wait = std::min(wait, *due_ - now);
+            const auto beat = next_beat_.load() - std::chrono::steady_clock::now().time_since_epoch();
+            wait = std::min(wait, std::chrono::ceil<Duration>(beat));
+            if (wait > Duration(0)) timer_.wait_for(lock, wait, [this] { return stopping_ || timer_moved_; });
+            timer_moved_ = false;
+        }
+    }
+
+    /// What other processes write may be work for every group.
+    void run_watcher() {
+        working_for = this;
+        while (!stopping_) {
+            try {
+                if (!store_->wait_for_others(std::chrono::hours(1))) continue;
+            } catch (const std::exception& error) {
+                trouble(error.what());
+                pause(std::chrono::milliseconds(100));
+            }
+            ++foreign_;
+            look_due_ = true;
+            mark_all();
+            const std::lock_guard lock(mutex_);
+            timer_moved_ = true;
+            timer_.notify_one();
+        }
+    }
+
+    /// Waits, but not past a stop.
+    void pause(Duration time) {
+        std::unique_lock lock(mutex_);
+        paused_.wait_for(lock, time, [this] { return stopping_.load(); });
+    }
+
+    Duration jitter(Duration most) const {
+        static thread_local Random random(seed_ ^ std::hash<std::thread::id>{}(std::this_thread::get_id()));
+        return Duration(static_cast<Duration::rep>(random.next() % static_cast<std::uint64_t>(most.count() + 1)));
+    }
+
+    static inline thread_local const Engine* working_for = nullptr;
+
+    Options options_;
+    const ::pid_t pid_;
+    const std::uint64_t seed_;
+    const std::unordered_set<std::string> no_types_;
+    Ids ids_;
+    Memory memory_;
+    Registry registry_;
+    std::vector<std::unique_ptr<Member>> members_;
+    std::unordered_map<std::string, std::vector<Member*>> by_type_;
+    std::atomic<std::uint64_t> foreign_{1};  // commits of other processes that were seen
+    std::atomic<bool> troubled_{false};
+
+    std::mutex foreground_;  // run_until_idle
+    Worker foreground_worker_;
+
+    std::mutex lifecycle_;  // start and stop
+    std::vector<std::thread> threads_;
+    std::atomic<std::size_t> worker_count_{0};
+    std::atomic<bool> running_{false};
+    std::atomic<bool> stopping_{false};
+
+    // Guards what follows, and every going to sleep. Never held while anything else is called.
+    std::mutex mutex_;
+    std::condition_variable wake_;     // workers
+    std::condition_variable timer_;    // the timer
+    std::condition_variable settled_;  // wait_until_idle
+    std::condition_variable paused_;   // whoever waits for the store
+    std::atomic<std::size_t> idle_{0};
+    std::size_t waiters_ = 0;
+    std::optional<Time> due_;  // of the next scheduled message
+    bool timer_moved_ = false;
+    std::vector<std::pair<Member*, Claim>> orphans_;
+    std::atomic<bool> has_orphans_{false};
+    std::atomic<bool> look_due_{true};
+    std::atomic<std::chrono::steady_clock::duration> next_beat_{};
+
+    std::unique_ptr<Store> store_;  // leaves first: it calls back
+};
+
+}  // namespace sourced::detail
+
+namespace sourced {
+
+App::App(Options options) : engine_(std::make_unique<detail::Engine>(std::move(options))) {}
+
+App::~App() {
+    // In a child process the threads, and whoever holds the locks, do not exist: nothing here may be touched.
+    if (engine_->forked()) (void)engine_.release();
+}
+
+Messages App::dispatch(Messages messages) { return engine_->dispatch(std::move(messages)); }
+Messages App::history(std::string_view stream, const StreamRange& range) { return engine_->store().stream(stream, range); }
+
+std::size_t App::run_until_idle() { return engine_->run_until_idle(); }
+void App::start(std::size_t workers) { engine_->start(workers); }
+void App::run(std::size_t workers) { engine_->run(workers); }
+void App::stop() { engine_->stop(); }
+bool App::wait_until_idle(Duration timeout) { return engine_->wait_until_idle(timeout); }
+
+void App::stop_group(std::string_view group, std::string_view reason) { engine_->store().stop_group(group, reason); }
+void App::start_group(std::string_view group) { engine_->store().start_group(group); }
+void App::reset_group(std::string_view group) { engine_->reset(group); }
+Stats App::stats() { return engine_->store().stats(); }
+Store& App::store() { return engine_->store(); }
+const Registry& App::registry() const { return engine_->registry(); }
+
+void App::do_add(std::unique_ptr<Reactor> reactor) { engine_->add(std::move(reactor)); }
+Message App::do_dispatch(std::string_view stream, Message message) {
+    return engine_->dispatch(stream, std::move(message));
+}
+Result App::do_handle(const detail::Definition& definition, std::string_view stream, Message command) {
+    auto handling = engine_->handle(definition, stream, std::move(command));
+    Result result;
+    result.command_ = std::move(handling.command);
+    result.events_ = std::move(handling.events);
+    result.refusal_ = std::move(handling.refusal);
+    return result;
+}
+std::pair<detail::Box, std::int64_t> App::do_load(const detail::Definition& definition, std::string_view stream,
+                                                  std::int64_t upto) {
+    return engine_->load(definition, stream, upto);
+}
+Reactor& App::find(const std::type_info& type) { return engine_->find(type); }
+
+}  // namespace sourced
+// ==== Testing ==================================================================
+
+#include <ostream>
+
+namespace sourced::testing {
+
+namespace {
+
+std::string shown(const Message& message) { return message.type + ' ' + message.payload; }
+std::string shown(const Refusal& refusal) { return "refusal \"" + refusal.reason + '"'; }
+std::string shown(const Dispatch& dispatch, std::string_view stream) {
+    const auto& sending = dispatch.sending();
+    std::string text = "dispatch of " + shown(sending.message) + " to '" + (sending.to.empty() ? std::string(stream) : sending.to) + '\'';
+    if (sending.after) text += " in " + std::to_string(sending.after->count()) + " us";
+    if (sending.at) text += " at " + std::to_string(sending.at->time_since_epoch().count()) + " us";
+    if (!sending.message.metadata.empty()) text += " with " + sending.message.metadata.json();
+    return text;
+}
+
+std::string lines(const std::vector<std::string>& list) {
+    if (list.empty()) return "nothing";
+    std::string text;
+    for (const auto& each : list) text += (text.empty() ? "" : "\n         ") + each;
+    return text;
+}
+
+std::string error_text(const std::exception_ptr& error) {
+    try {
+        std::rethrow_exception(error);
+    } catch (const std::exception& exception) {
+        return sourced::detail::demangled(typeid(exception)) + " \"" + exception.what() + '"';
+    } catch (...) {
+        return "something that is no std::exception";
+    }
+}
+
+Verdict compared(bool same, const std::string& expected, const std::string& found) {
+    return {same, same ? "as expected: " + expected : "expected " + expected + "\nbut got  " + found};
+}
+
+}  // namespace
+
+std::ostream& operator<<(std::ostream& out, const Verdict& verdict) { return out << verdict.text(); }
+
+namespace detail {
+
+Past past_of(const sourced::detail::Definition& definition, std::string_view stream, const Messages& past) {
+    Past result;
+    result.stream = stream.empty() ? definition.name + "-1" : std::string(stream);
+    result.state = definition.initial(result.stream, nullptr);
+    result.seq = sourced::detail::evolve(definition, result.state.get(), result.stream, 0, past);
+    return result;
+}
+
+Verdict same_json(std::string_view what, const std::string& expected, const std::string& found) {
+    return compared(expected == found, std::string(what) + ' ' + expected, std::string(what) + ' ' + found);
+}
+
+}  // namespace detail
+
+Step::Step(const sourced::detail::Definition& definition, std::string_view stream, const Messages& past, Message message) {
+    auto start = detail::past_of(definition, stream, past);
+    state_ = std::move(start.state);
+    stream_ = std::move(start.stream);
+    seq_ = start.seq;
+    try {
+        take(definition, std::move(message));
+    } catch (...) {  // a verdict says it: then_throws() may expect it
+        error_ = std::current_exception();
+    }
+}
+
+void Step::take(const sourced::detail::Definition& definition, Message message) {
+    message.stream = stream_;
+    message.seq = seq_ + 1;
+    const bool evolves = definition.events.contains(message.type);
+    const auto reaction = definition.reactions.find(message.type);
+    const bool decides = definition.commands.contains(message.type);
+    if (!evolves && !decides && reaction == definition.reactions.end()) {
+        throw NotRegistered("'" + definition.name + "' handles no '" + message.type + "'");
+    }
+    seq_ = sourced::detail::evolve(definition, state_.get(), stream_, seq_, {message});
+    if (decides) {
+        auto decided = sourced::detail::decide(definition, state_.get(), message);
+        if (decided.refusal) refusal_ = Refusal{std::move(*decided.refusal)};
+        for (auto& event : decided.events) {
+            events_.push_back(std::move(event).caused_by(message).with_seq(seq_ + 1));
+            seq_ = sourced::detail::evolve(definition, state_.get(), stream_, seq_, {events_.back()});
+        }
+    }
+    if (reaction != definition.reactions.end()) {
+        for (auto& sending : reaction->second.call(state_.get(), message)) {
+            Dispatch dispatch(std::move(sending.message));
+            if (!sending.to.empty()) dispatch.to(sending.to);
+            if (sending.after) dispatch.in(*sending.after);
+            if (sending.at) dispatch.at(*sending.at);
+            dispatches_.push_back(std::move(dispatch));
+        }
+    }
+}
+
+std::vector<std::string> Step::outcomes() const {
+    std::vector<std::string> list;
+    for (const auto& event : events_) list.push_back(shown(event));
+    if (refusal_) list.push_back(shown(*refusal_));
+    for (const auto& dispatch : dispatches_) list.push_back(shown(dispatch, stream_));
+    if (error_) list.push_back("exception " + error_text(error_));
+    return list;
+}
+
+Verdict Step::judge(const std::vector<Expected>& expected) const {
+    std::vector<std::string> wanted;
+    for (const auto& each : expected) {
+        if (const auto* event = std::get_if<Message>(&each.what_)) wanted.push_back(shown(*event));
+        if (const auto* refusal = std::get_if<Refusal>(&each.what_)) wanted.push_back(shown(*refusal));
+        if (const auto* dispatch = std::get_if<Dispatch>(&each.what_)) wanted.push_back(shown(*dispatch, stream_));
+    }
+    const auto found = outcomes();
+    return compared(wanted == found, lines(wanted), lines(found));
+}
+
+Verdict Step::then_nothing() const { return judge({}); }
+
+Verdict Step::judge_error(bool right_type, const std::type_info& type, std::string_view text) const {
+    bool right_text = false;
+    if (right_type) {
+        try {
+            std::rethrow_exception(error_);
+        } catch (const std::exception& exception) {
+            right_text = std::string_view(exception.what()).find(text) != std::string_view::npos;
+        } catch (...) {
+            right_text = text.empty();
+        }
+    }
+    std::string wanted = "exception " + sourced::detail::demangled(type);
+    if (!text.empty()) wanted += " \"" + std::string(text) + '"';
+    return compared(right_type && right_text, wanted, lines(outcomes()));
+}
+
+Clock::Clock(Time start) : time_(std::make_shared<std::atomic<std::int64_t>>(start.time_since_epoch().count())) {}
+
+void Clock::advance(Duration duration) { time_->fetch_add(duration.count()); }
+
+}  // namespace sourced::testing
+
+#endif  // SOURCED_IMPLEMENTATION

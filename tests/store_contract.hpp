@@ -1,0 +1,1825 @@
+// What every store promises: one suite, run against each kind of store.
+//
+// A test program defines its kinds and includes this file:
+//
+//     struct MemoryStore {
+//         std::unique_ptr<sourced::Store> open(sourced::StoreOptions options = {});
+//     };
+//     TYPE_TO_STRING(MemoryStore);
+//     #define STORE_KINDS MemoryStore
+//     #include "store_contract.hpp"
+//
+// `open` is called once for each object; the store starts empty.
+#pragma once
+
+#include <doctest/doctest.h>
+#include <sourced.hpp>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <fstream>
+#include <functional>
+#include <memory>
+#include <set>
+#include <string>
+#include <thread>
+#include <unordered_set>
+#include <vector>
+
+namespace store_test {
+
+using namespace sourced;
+using Numbers = std::vector<std::int64_t>;
+
+// ---- Messages without a type behind them ----------------------------------------
+
+/// The same number gives the same id.
+inline Id id(std::uint64_t number) {
+    std::array<std::uint8_t, 16> bytes{1, 0x90, 0, 0, 0, 0, 0x70, 0, 0x80};
+    for (std::size_t i = 0; i < 7; ++i) bytes[15 - i] = static_cast<std::uint8_t>(number >> (8 * i));
+    return Id(bytes);
+}
+inline std::uint64_t next_number() {
+    static std::atomic<std::uint64_t> last{1'000'000};
+    return ++last;
+}
+inline Message message(std::string_view type, std::string_view payload = "{}", Kind kind = Kind::event) {
+    Message made;
+    made.id = id(next_number());
+    made.causation = made.correlation = made.id;
+    made.type = type;
+    made.kind = kind;
+    made.payload = payload;
+    return made;
+}
+inline Message command(std::string_view type, std::string_view payload = "{}") {
+    return message(type, payload, Kind::command);
+}
+inline Message follow(const Message& cause, Message next) {
+    next.causation = cause.id;
+    next.correlation = cause.correlation;
+    return next;
+}
+inline Messages several(std::string_view type, int count) {
+    Messages made;
+    for (int i = 0; i < count; ++i) made.push_back(message(type));
+    return made;
+}
+inline Scheduled due(Time time, std::string_view stream, Message made) {
+    made.stream = stream;
+    return Scheduled{time, std::move(made)};
+}
+
+inline Numbers seqs(const Messages& messages) {
+    Numbers numbers;
+    for (const auto& each : messages) numbers.push_back(each.seq);
+    return numbers;
+}
+inline Numbers positions(const Messages& messages) {
+    Numbers numbers;
+    for (const auto& each : messages) numbers.push_back(each.position);
+    return numbers;
+}
+inline std::vector<Id> ids(const Messages& messages) {
+    std::vector<Id> all;
+    for (const auto& each : messages) all.push_back(each.id);
+    return all;
+}
+inline std::vector<std::string> types(const Messages& messages) {
+    std::vector<std::string> all;
+    for (const auto& each : messages) all.push_back(each.type);
+    return all;
+}
+inline Numbers counting(std::int64_t from, std::int64_t to) {
+    Numbers numbers;
+    for (auto i = from; i <= to; ++i) numbers.push_back(i);
+    return numbers;
+}
+
+/// What the expression throws, as text; empty when it throws nothing.
+template <class Body>
+std::string error_of(const Body& body) {
+    try {
+        body();
+    } catch (const std::exception& error) {
+        return error.what();
+    }
+    return {};
+}
+inline bool contains(std::string_view text, std::string_view part) { return text.find(part) != std::string_view::npos; }
+
+/// A clock that stands until it is moved.
+class HandClock {
+public:
+    [[nodiscard]] Time now() const { return Time(Duration(now_.load())); }
+    void set(std::int64_t seconds) { now_ = seconds * 1'000'000; }
+    [[nodiscard]] std::function<Time()> function() const {
+        return [this] { return now(); };
+    }
+    [[nodiscard]] StoreOptions options() const {
+        StoreOptions options;
+        options.clock = function();
+        return options;
+    }
+
+private:
+    std::atomic<std::int64_t> now_{1'000'000'000};
+};
+inline Time at(std::int64_t seconds) { return Time(std::chrono::seconds(seconds)); }
+
+/// Runs `body(0)` to `body(threads - 1)` at once and passes on the first exception.
+inline void in_parallel(int threads, const std::function<void(int)>& body) {
+    std::vector<std::exception_ptr> errors(static_cast<std::size_t>(threads));
+    {
+        std::vector<std::jthread> running;
+        for (int i = 0; i < threads; ++i) {
+            running.emplace_back([&, i] {
+                try {
+                    body(i);
+                } catch (...) {
+                    errors[static_cast<std::size_t>(i)] = std::current_exception();
+                }
+            });
+        }
+    }
+    for (const auto& error : errors) {
+        if (error) std::rethrow_exception(error);
+    }
+}
+
+/// Has all bodies wait for the writer while one transaction holds it, so that they share the next one.
+inline void in_one_group(Store& store, const std::vector<std::function<void()>>& bodies) {
+    std::vector<std::atomic<long>> threads(bodies.size());
+    std::vector<std::jthread> running;
+    std::vector<std::exception_ptr> errors(bodies.size());
+    const auto asleep = [](long thread) {
+        std::string word;
+        std::ifstream file("/proc/self/task/" + std::to_string(thread) + "/stat");
+        while (file >> word && word.back() != ')') {}
+        return file >> word && word == "S";
+    };
+    store.transaction([&](Transaction&) {
+        for (std::size_t i = 0; i < bodies.size(); ++i) {
+            running.emplace_back([&, i] {
+                threads[i] = ::syscall(SYS_gettid);
+                try {
+                    bodies[i]();
+                } catch (...) {
+                    errors[i] = std::current_exception();
+                }
+            });
+            while (threads[i] == 0 || !asleep(threads[i])) std::this_thread::yield();
+        }
+    });
+    running.clear();
+    for (const auto& error : errors) {
+        if (error) std::rethrow_exception(error);
+    }
+}
+
+// ---- A worker's steps -------------------------------------------------------------
+
+/// Claims up to `count` streams.
+inline std::vector<Claim> claim(Store& store, std::int64_t group, std::size_t count = 1) {
+    Exchange step;
+    step.group = group;
+    step.claims = count;
+    return store.exchange(step).claims;
+}
+inline Outcome finish(Store& store, Handled handled) {
+    Exchange step;
+    step.finished.push_back(std::move(handled));
+    return store.exchange(step).outcomes.at(0);
+}
+inline Handled handled(const Claim& claim, std::int64_t acked) {
+    Handled made;
+    made.claim = claim;
+    made.acked = acked;
+    return made;
+}
+inline Handled failed(const Claim& claim, std::int64_t position, std::optional<Time> retry_at) {
+    Handled made = handled(claim, claim.acked);
+    made.failure = Failure{position, "std::runtime_error", "no paper", retry_at};
+    return made;
+}
+/// Positions of the group's messages behind the claim, as a worker would find them.
+inline Numbers pending(Store& store, const Claim& claim, const std::vector<std::string>& wanted) {
+    LogRange range;
+    range.from = claim.pending;
+    range.stream = claim.stream_name;
+    range.types = wanted;
+    return positions(store.log(range));
+}
+/// Handles all there is, one message at a time; gives the positions in order.
+inline Numbers drain(Store& store, std::int64_t group, const std::vector<std::string>& wanted) {
+    Numbers order;
+    while (true) {
+        const auto claims = claim(store, group);
+        if (claims.empty()) return order;
+        const auto found = pending(store, claims[0], wanted);
+        Handled done = handled(claims[0], found.empty() ? claims[0].known : found.front());
+        if (!found.empty()) order.push_back(found.front());
+        if (finish(store, done).result != Outcome::Result::done) return {-1};
+    }
+}
+using Result = Outcome::Result;
+
+// ---- Append and read ----------------------------------------------------------------
+
+TEST_CASE_TEMPLATE("Store: messages come back as they were appended, in order", Kind_, STORE_KINDS) {
+    Kind_ kind;
+    HandClock clock;
+    auto store = kind.open(clock.options());
+
+    SUBCASE("G1: what was appended is read back equal, a list and a single one") {
+        Message first = command("cart.add_item", R"({"product_id":"p1"})");
+        Message second = follow(first, message("cart.item_added", R"({"product_id":"p1","price":10})"));
+        second.schema = 3;
+        second.occurred_at = at(77);
+        second.metadata = Metadata::parse(R"({"user":10})");
+        const Appended done = store->append("s1", {first, second}, expect_seq(0));
+        CHECK(done.first_seq == 1);
+        CHECK(done.last_seq == 2);
+        CHECK(done.first_position == 1);
+        CHECK(done.last_position == 2);
+        CHECK(done.recorded_at == clock.now());
+        CHECK_FALSE(done.repeated);
+        CHECK(store->append("s1", {message("cart.opened")}, expect_seq(2)).last_seq == 3);
+
+        const Messages found = store->stream("s1");
+        REQUIRE(found.size() == 3);
+        CHECK(seqs(found) == Numbers{1, 2, 3});
+        CHECK(found[0].id == first.id);
+        CHECK(found[0].causation == first.id);
+        CHECK(found[0].correlation == first.id);
+        CHECK(found[0].kind == Kind::command);
+        CHECK(found[0].type == "cart.add_item");
+        CHECK(found[0].payload == first.payload);
+        CHECK(found[0].schema == 1);
+        CHECK(found[0].metadata.empty());
+        CHECK(found[0].occurred_at == found[0].recorded_at);
+        CHECK(found[1].stream == "s1");
+        CHECK(found[1].position == 2);
+        CHECK(found[1].id == second.id);
+        CHECK(found[1].causation == first.id);
+        CHECK(found[1].correlation == first.id);
+        CHECK(found[1].kind == Kind::event);
+        CHECK(found[1].payload == second.payload);
+        CHECK(found[1].schema == 3);
+        CHECK(found[1].occurred_at == at(77));
+        CHECK(found[1].recorded_at == clock.now());
+        CHECK(found[1].metadata.json() == R"({"user":10})");
+        CHECK_FALSE(found[1].erased_at.has_value());
+
+        const auto again = store->find(second.id);
+        REQUIRE(again.has_value());
+        CHECK(again->stream == "s1");
+        CHECK(again->position == 2);
+        CHECK(again->payload == second.payload);
+        CHECK_FALSE(store->find(id(1)).has_value());
+    }
+    SUBCASE("G2: an empty list is a no-op, with an expected seq and without") {
+        CHECK(store->append("s1", {}, expect_seq(7)).last_seq == 0);
+        CHECK(store->append("s1", {}).last_position == 0);
+        CHECK(store->stream("s1").empty());
+        CHECK(store->head() == 0);
+        CHECK(store->recent_streams().empty());
+        CHECK(store->append_all({}).empty());
+        store->schedule({});
+    }
+    SUBCASE("G3: a writer that expects an older seq is refused and nothing is written") {
+        const Message kept = message("a", R"({"n":1})");
+        store->append("s1", {kept}, expect_seq(0));
+        CHECK_THROWS_AS(store->append("s1", {message("a", R"({"n":2})")}, expect_seq(0)), Conflict);
+        CHECK(error_of([&] { store->append("s1", {message("a")}, expect_seq(0)); }) ==
+              "append to 's1': expected seq 0, found 1");
+        const Messages found = store->stream("s1");
+        REQUIRE(found.size() == 1);
+        CHECK(found[0].id == kept.id);
+        CHECK(found[0].payload == kept.payload);
+        CHECK(store->head() == 1);
+    }
+    SUBCASE("G4: one append takes messages of one stream only") {
+        Message elsewhere = message("a");
+        elsewhere.stream = "s2";
+        CHECK_THROWS_AS(store->append("s1", {message("a"), elsewhere}), Invalid);
+        CHECK(store->head() == 0);
+        CHECK(store->stream("s1").empty());
+        Message here = message("a");
+        here.stream = "s1";
+        CHECK(store->append("s1", {message("a"), here}).last_seq == 2);
+    }
+    SUBCASE("G5: without an expected seq messages take the next ones") {
+        store->append("s1", {message("a")}, expect_seq(0));
+        CHECK(store->append("s1", {message("a")}).last_seq == 2);
+        CHECK(seqs(store->stream("s1")) == Numbers{1, 2});
+        CHECK(store->append("s1", several("a", 3)).first_seq == 3);
+        CHECK(seqs(store->stream("s1")) == counting(1, 5));
+        store->append("s2", several("a", 2));
+        CHECK(seqs(store->stream("s2")) == Numbers{1, 2});
+        CHECK(store->stream_seq("s1") == 5);
+        CHECK(store->stream_seq("nobody") == 0);
+    }
+    SUBCASE("G6: a transaction that throws leaves nothing to read") {
+        CHECK_THROWS_AS(store->transaction([&](Transaction& transaction) {
+            transaction.append("s1", {message("a")});
+            throw std::logic_error("changed my mind");
+        }),
+                        std::logic_error);
+        CHECK(store->stream("s1").empty());
+        CHECK(store->head() == 0);
+        CHECK(store->append("s1", {message("a")}).first_position == 1);
+    }
+    SUBCASE("G7: a part of a stream: up to a seq, behind one, backwards, so many") {
+        store->append("s1", several("a", 5));
+        const auto part = [&](StreamRange range) { return seqs(store->stream("s1", range)); };
+        CHECK(part({.to = 2}) == Numbers{1, 2});
+        CHECK(part({.from = 4}) == Numbers{4, 5});
+        CHECK(part({.from = 2, .to = 4}) == Numbers{2, 3, 4});
+        CHECK(part({.limit = 2}) == Numbers{1, 2});
+        CHECK(part({.limit = 0}).empty());
+        CHECK(part({.backwards = true}) == Numbers{5, 4, 3, 2, 1});
+        CHECK(part({.to = 4, .limit = 2, .backwards = true}) == Numbers{4, 3});
+        CHECK(part({.from = 6}).empty());
+        CHECK(part({.from = 4, .to = 2}).empty());
+        CHECK(part({.from = -3, .to = 1}) == Numbers{1});
+    }
+    SUBCASE("G8: a stream's messages only; a stream nobody knows is empty") {
+        store->append("s1", several("a", 2));
+        store->append("s2", several("b", 1));
+        store->append("s1", several("a", 1));
+        CHECK(positions(store->stream("s1")) == Numbers{1, 2, 4});
+        CHECK(positions(store->stream("s2")) == Numbers{3});
+        CHECK(store->stream("s3").empty());
+    }
+    SUBCASE("G9: a correlation in log order; an unknown id gives nothing") {
+        const Message root = command("a");
+        const Message one = follow(root, message("b"));
+        const Message two = follow(one, message("c"));
+        store->append("s1", {root});
+        store->append("s2", {one});
+        store->append("s1", {message("other")});
+        store->append("s3", {two});
+        const std::vector<Id> chain{root.id, one.id, two.id};
+        CHECK(ids(store->correlated(two.id)) == chain);
+        CHECK(ids(store->correlated(root.id)) == chain);
+        CHECK(types(store->correlated(one.id)) == std::vector<std::string>{"a", "b", "c"});
+        CHECK(store->correlated(two.id)[2].stream == "s3");
+        CHECK(store->correlated(id(1)).empty());
+    }
+    SUBCASE("G10: recent streams, newest first") {
+        clock.set(2'000'000'000);
+        store->append("s1", {message("a")});
+        clock.set(2'000'000'005);
+        store->append("s2", several("a", 10));
+        auto streams = store->recent_streams();
+        REQUIRE(streams.size() == 2);
+        CHECK(streams[0].name == "s2");
+        CHECK(streams[0].seq == 10);
+        CHECK(streams[0].updated_at == at(2'000'000'005));
+        CHECK(streams[1].name == "s1");
+        CHECK(streams[1].seq == 1);
+        for (int i = 3; i <= 12; ++i) {
+            clock.set(2'000'000'010 + i);
+            store->append("s" + std::to_string(i), {message("a")});
+        }
+        CHECK(store->recent_streams().size() == 10);
+        streams = store->recent_streams(3);
+        REQUIRE(streams.size() == 3);
+        CHECK(streams[0].name == "s12");
+        CHECK(streams[2].name == "s10");
+        CHECK(store->recent_streams(0).empty());
+        CHECK(store->recent_streams(1000).size() == 12);
+        CHECK_THROWS_AS((void)store->recent_streams(-1), Invalid);
+        CHECK(contains(error_of([&] { (void)store->recent_streams(-1); }), "limit must be a positive integer"));
+    }
+    SUBCASE("G11: neither a gap nor a lower seq can be made, and appending goes on afterwards") {
+        store->append("s1", {message("a")}, expect_seq(0));
+        CHECK_THROWS_AS(store->append("s1", {message("a")}, expect_seq(4)), Conflict);
+        store->append("s1", {message("a")});
+        CHECK_THROWS_AS(store->append("s1", {message("a")}, expect_seq(1)), Conflict);
+        Message numbered = message("a");
+        numbered.seq = 17;
+        numbered.position = 99;
+        CHECK(store->append("s1", {numbered}).last_seq == 3);
+        CHECK(seqs(store->stream("s1")) == counting(1, 3));
+        CHECK(positions(store->log()) == counting(1, 3));
+    }
+}
+
+TEST_CASE_TEMPLATE("Store: what cannot be a message is refused by its own error", Kind_, STORE_KINDS) {
+    Kind_ kind;
+    StoreOptions options;
+    options.max_payload = 100;
+    auto store = kind.open(options);
+    for (const char* blank : {"", " ", "\t\n "}) {
+        CHECK_THROWS_AS(store->append(blank, {message("a")}), Invalid);
+        CHECK_THROWS_AS(store->schedule({due(at(1), blank, message("a"))}), Invalid);
+    }
+    CHECK_THROWS_AS(store->append("s1", {message("")}), Invalid);
+    Message nameless = message("a");
+    nameless.id = Id();
+    CHECK_THROWS_AS(store->append("s1", {nameless}), Invalid);
+    const Message large = message("a", "\"" + std::string(99, 'x') + "\"");
+    CHECK(contains(error_of([&] { store->append("s1", {large}); }), "101 bytes, at most 100"));
+    CHECK_THROWS_AS(store->schedule({due(at(1), "s1", large)}), Invalid);
+    CHECK(store->head() == 0);
+    CHECK(store->append("s1", {message("a", "\"" + std::string(98, 'x') + "\"")}).last_seq == 1);
+}
+
+TEST_CASE_TEMPLATE("Store: an append is idempotent by message id", Kind_, STORE_KINDS) {
+    Kind_ kind;
+    HandClock clock;
+    auto store = kind.open(clock.options());
+    const Messages list{message("a", R"({"n":1})"), message("b", R"({"n":2})")};
+    store->append("s0", {message("x")});
+    const Appended first = store->append("s1", list, expect_seq(0));
+    clock.set(1'500'000'000);
+    store->append("s1", {message("x")});
+
+    SUBCASE("all known and equal: the first result is given, whatever seq is expected") {
+        for (const Expect expected : {any_seq, expect_seq(0), expect_seq(3), expect_seq(9)}) {
+            const Appended again = store->append("s1", list, expected);
+            CHECK(again.repeated);
+            CHECK(again.first_seq == first.first_seq);
+            CHECK(again.last_seq == first.last_seq);
+            CHECK(again.first_position == first.first_position);
+            CHECK(again.last_position == first.last_position);
+            CHECK(again.recorded_at == first.recorded_at);
+        }
+        const Appended second = store->append("s1", {list[1]}, expect_seq(0));
+        CHECK(second.repeated);
+        CHECK(second.first_seq == 2);
+    }
+    SUBCASE("only some known: refused, also when the first of the list is new") {
+        CHECK_THROWS_AS(store->append("s1", {list[0], message("c")}), Invalid);
+        CHECK_THROWS_AS(store->append("s1", {message("c"), list[0]}), Invalid);
+        CHECK_THROWS_AS(store->append("s1", {message("c"), list[0]}, expect_seq(3)), Invalid);
+        CHECK_THROWS_AS(store->append("s9", {message("c"), list[0]}), Invalid);
+    }
+    SUBCASE("another stream, type or payload: refused") {
+        CHECK_THROWS_AS(store->append("s2", list), Invalid);
+        CHECK_THROWS_AS(store->append("s0", list), Invalid);
+        Message other = list[0];
+        other.type = "z";
+        CHECK_THROWS_AS(store->append("s1", {other, list[1]}), Invalid);
+        other = list[0];
+        other.payload = R"({"n":7})";
+        CHECK_THROWS_AS(store->append("s1", {other, list[1]}), Invalid);
+        CHECK_THROWS_AS(store->append("s1", {other, list[1]}, expect_seq(0)), Invalid);
+    }
+    SUBCASE("an id twice in one list: refused") {
+        const Message twice = message("c");
+        CHECK_THROWS_AS(store->append("s1", {twice, twice}), Invalid);
+    }
+    SUBCASE("ids are unique across log and schedule") {
+        const Message later = message("c", R"({"n":3})");
+        store->schedule({due(at(3'000'000'000), "s5", later)});
+        store->schedule({due(at(3'000'000'000), "s5", later)});
+        CHECK(store->scheduled().size() == 1);
+        CHECK_THROWS_AS(store->append("s5", {later}), Invalid);
+        Message other = later;
+        other.payload = "{}";
+        CHECK_THROWS_AS(store->schedule({due(at(3'000'000'000), "s5", other)}), Invalid);
+        CHECK_THROWS_AS(store->schedule({due(at(3'000'000'000), "s1", list[1])}) , Invalid);
+        CHECK(store->promote(at(3'000'000'000)) == 1);
+        CHECK(store->append("s5", {later}).repeated);
+    }
+    const std::size_t expected = store->stream("s5").size() + 4;
+    CHECK(store->log().size() == expected);
+    CHECK(seqs(store->stream("s1")) == counting(1, 3));
+    CHECK(store->stream("s9").empty());
+    CHECK(store->append("s1", {message("y")}).last_seq == 4);
+}
+
+TEST_CASE_TEMPLATE("Store: an append to several streams is done whole or not at all", Kind_, STORE_KINDS) {
+    Kind_ kind;
+    auto store = kind.open();
+    store->append("s1", {message("a")});
+    const auto done = store->append_all({{"s1", several("b", 2), expect_seq(1)}, {"s2", several("c", 1), expect_seq(0)},
+                                         {"s3", {}, any_seq}, {"s1", several("d", 1), expect_seq(3)}});
+    REQUIRE(done.size() == 4);
+    CHECK(done[0].first_position == 2);
+    CHECK(done[0].last_seq == 3);
+    CHECK(done[1].last_position == 4);
+    CHECK(done[2].last_seq == 0);
+    CHECK(done[3].last_seq == 4);
+    CHECK(types(store->log()) == std::vector<std::string>{"a", "b", "b", "c", "d"});
+
+    CHECK_THROWS_AS(store->append_all({{"s2", several("x", 1), any_seq}, {"new", several("x", 1), any_seq},
+                                       {"s1", several("x", 1), expect_seq(1)}}),
+                    Conflict);
+    CHECK_THROWS_AS(store->append_all({{"s2", several("x", 1), any_seq}, {" ", several("x", 1), any_seq}}), Invalid);
+    CHECK(store->head() == 5);
+    CHECK(store->stream_seq("s2") == 1);
+    CHECK(store->stream("new").empty());
+    CHECK(store->recent_streams(100).size() == 2);
+    CHECK(store->append("s2", {message("y")}).first_position == 6);
+}
+
+TEST_CASE_TEMPLATE("Store: the log is read by position, with filters by type and stream", Kind_, STORE_KINDS) {
+    Kind_ kind;
+    auto store = kind.open();
+    for (int i = 0; i < 4; ++i) {
+        store->append("s1", {message("a"), message("b")});
+        store->append("s2", {message("a")});
+    }
+    const auto part = [&](LogRange range) { return positions(store->log(range)); };
+    CHECK(part({}) == counting(1, 12));
+    CHECK(part({.from = 4, .to = 6}) == Numbers{4, 5, 6});
+    CHECK(part({.from = 11, .backwards = true}) == Numbers{12, 11});
+    CHECK(part({.limit = 3, .backwards = true}) == Numbers{12, 11, 10});
+    CHECK(part({.types = {"b"}}) == Numbers{2, 5, 8, 11});
+    CHECK(part({.types = {"b"}, .limit = 2}) == Numbers{2, 5});
+    CHECK(part({.types = {"a", "b", "nobody"}, .limit = 2}) == Numbers{1, 2});
+    CHECK(part({.types = {"nobody"}}).empty());
+    CHECK(part({.stream = "s2"}) == Numbers{3, 6, 9, 12});
+    CHECK(part({.from = 4, .stream = "s2", .backwards = true}) == Numbers{12, 9, 6});
+    CHECK(part({.types = {"a"}, .stream = "s1", .limit = 2, .backwards = true}) == Numbers{10, 7});
+    CHECK(part({.stream = "nobody"}).empty());
+    CHECK(part({.limit = 0}).empty());
+    CHECK(part({.from = 13}).empty());
+    CHECK(store->log({.stream = "s2"})[1].stream == "s2");
+    CHECK(store->log({.stream = "s2"})[1].seq == 2);
+}
+
+TEST_CASE_TEMPLATE("Store: a visitor ends the reading, may move the message away, and may throw", Kind_, STORE_KINDS) {
+    Kind_ kind;
+    auto store = kind.open();
+    store->append("s1", {message("a", "1"), message("b", "2"), message("c", "3")});
+    int seen = 0;
+    store->read_stream("s1", {}, [&](Message&) { return ++seen < 2; });
+    CHECK(seen == 2);
+    Messages kept;
+    store->read_log({}, [&](Message& each) {
+        kept.push_back(std::move(each));
+        return true;
+    });
+    REQUIRE(kept.size() == 3);
+    CHECK(kept[0].stream == "s1");
+    CHECK(kept[2].stream == "s1");
+    CHECK(kept[1].type == "b");
+    CHECK(kept[2].payload == "3");
+    const auto thrower = [](Message&) -> bool { throw std::logic_error("enough"); };
+    CHECK_THROWS_AS(store->read_stream("s1", {}, thrower), std::logic_error);
+    CHECK_THROWS_AS(store->read_log({}, thrower), std::logic_error);
+    CHECK(store->append("s1", {message("d")}).last_seq == 4);
+}
+
+TEST_CASE_TEMPLATE("Store: hostile names of streams, types and groups round-trip", Kind_, STORE_KINDS) {
+    Kind_ kind;
+    auto store = kind.open();
+    const std::vector<std::string> names{"'\";--%_",
+                                         "\\_%",
+                                         std::string("nul\0inside", 10),
+                                         std::string("nul\0other", 9),
+                                         "line\nfeed\r\ttab \x1b[31m",
+                                         std::string(10'240, 'x'),
+                                         "\xd0\xb8\xd0\xbc\xd1\x8f \xf0\x9f\x9b\x92",
+                                         "'); DROP TABLE sourced_messages; --",
+                                         "{\"a\":[1,\"\\u0000\"]}",
+                                         "A",
+                                         "a",
+                                         "?1"};
+    std::vector<Message> sent;
+    for (const auto& name : names) {
+        sent.push_back(message(name, R"("\u0000")"));
+        CHECK(store->append(name, {sent.back()}, expect_seq(0)).last_seq == 1);
+    }
+    CHECK(positions(store->log()) == counting(1, static_cast<std::int64_t>(names.size())));
+    for (std::size_t i = 0; i < names.size(); ++i) {
+        CAPTURE(i);
+        const Messages found = store->stream(names[i]);
+        REQUIRE(found.size() == 1);
+        CHECK(found[0].stream == names[i]);
+        CHECK(found[0].type == names[i]);
+        CHECK(found[0].id == sent[i].id);
+        CHECK(store->log({.types = {names[i]}}).size() == 1);
+        CHECK(store->log({.stream = names[i]}).size() == 1);
+        CHECK(store->log({.stream = names[i]})[0].stream == names[i]);
+        CHECK(store->stream_seq(names[i]) == 1);
+
+        // As a group that handles that type it gets just that message.
+        const GroupInfo group = store->register_group({names[i], {names[i]}, Start::beginning()});
+        CHECK(group.name == names[i]);
+        const auto claims = claim(*store, group.id, 10);
+        REQUIRE(claims.size() == 1);
+        CHECK(claims[0].stream_name == names[i]);
+        Handled done = failed(claims[0], claims[0].pending, std::nullopt);
+        done.failure->text = names[i];
+        done.failure->type = names[i];
+        CHECK(finish(*store, done).result == Result::done);
+        const Stats stats = store->stats();
+        CHECK(stats.group(names[i]).types == std::vector<std::string>{names[i]});
+        CHECK(stats.group(names[i]).error_text == names[i]);
+        CHECK(stats.group(names[i]).error_type == names[i]);
+        CHECK(stats.group(names[i]).lag == 1);
+
+        store->schedule({due(at(5), names[i], message(names[i]))});
+        CHECK(store->scheduled().at(0).message.stream == names[i]);
+        CHECK(store->scheduled().at(0).message.type == names[i]);
+        CHECK(store->promote(at(5)) == 1);
+        CHECK(store->stream_seq(names[i]) == 2);
+    }
+    CHECK(store->recent_streams(100).size() == names.size());
+}
+
+// ---- Many threads ---------------------------------------------------------------------
+
+TEST_CASE_TEMPLATE("Store: positions are contiguous under 16 threads, and each call sees its own commit", Kind_,
+                   STORE_KINDS) {
+    Kind_ kind;
+    auto store = kind.open();
+    constexpr int threads = 16;
+    constexpr int rounds = 40;
+    std::array<std::vector<Appended>, threads> results;
+    std::atomic<int> conflicts{0};
+    std::atomic<int> missed{0};
+    in_parallel(threads, [&](int thread) {
+        auto& mine = results[static_cast<std::size_t>(thread)];
+        const std::string own = "own-" + std::to_string(thread);
+        for (int round = 0; round < rounds; ++round) {
+            mine.push_back(store->append(own, several("own", 1 + round % 3), expect_seq(store->stream_seq(own))));
+            if (store->stream_seq(own) != mine.back().last_seq || store->head() < mine.back().last_position) ++missed;
+            while (true) {  // everybody counts in one stream, each by what it has seen
+                const auto seen = store->stream_seq("shared");
+                try {
+                    mine.push_back(store->append("shared", {message("count")}, expect_seq(seen)));
+                    break;
+                } catch (const Conflict&) {
+                    ++conflicts;
+                }
+            }
+        }
+    });
+    CHECK(missed == 0);
+    CHECK(conflicts > 0);
+    std::int64_t total = 0;
+    std::set<std::int64_t> given;
+    for (const auto& mine : results) {
+        for (const auto& each : mine) {
+            total += each.last_seq - each.first_seq + 1;
+            for (auto position = each.first_position; position <= each.last_position; ++position) given.insert(position);
+        }
+    }
+    CHECK(store->head() == total);
+    CHECK(static_cast<std::int64_t>(given.size()) == total);
+    const Messages log = store->log();
+    CHECK(positions(log) == counting(1, total));
+    CHECK(seqs(store->stream("shared")) == counting(1, threads * rounds));
+    bool forwards = true;
+    for (std::size_t i = 1; i < log.size(); ++i) forwards &= log[i - 1].recorded_at <= log[i].recorded_at;
+    CHECK(forwards);
+}
+
+TEST_CASE_TEMPLATE("Store: units that wait share a transaction, and one that fails leaves the others committed", Kind_,
+                   STORE_KINDS) {
+    Kind_ kind;
+    std::atomic<std::int64_t> ticks{0};
+    StoreOptions options;
+    options.clock = [&] { return Time(Duration(++ticks)); };
+    auto store = kind.open(options);
+    store->transaction([](Transaction& transaction) {
+        transaction.execute("CREATE TABLE notes(id INTEGER PRIMARY KEY, text TEXT NOT NULL)");
+        transaction.execute("INSERT INTO notes VALUES(1, 'one')");
+    });
+    const Message known = message("known");
+    store->append("s", {known, message("todo"), message("todo")});
+    store->append("t", {message("todo")});
+    const auto group = store->register_group({"g", {"todo"}, {}}).id;
+    const auto claims = claim(*store, group, 2);
+    REQUIRE(claims.size() == 2);
+
+    std::array<Appended, 4> done;
+    std::array<std::string, 3> errors;
+    Exchanged exchanged;
+    std::function<void(Transaction&)> sync;
+    Result expected = Result::failed;
+    SUBCASE("user code throws") {
+        sync = [](Transaction& transaction) {
+            transaction.execute("INSERT INTO notes VALUES(2, 'two')");
+            throw std::logic_error("no");
+        };
+    }
+    SUBCASE("user SQL breaks a constraint") {
+        sync = [](Transaction& transaction) {
+            transaction.execute("INSERT INTO notes VALUES(2, 'two')");
+            transaction.execute("INSERT INTO notes VALUES(1, 'again')");
+        };
+    }
+    SUBCASE("user SQL ends the whole transaction: INSERT OR ROLLBACK") {
+        sync = [](Transaction& transaction) {
+            transaction.execute("INSERT INTO notes VALUES(2, 'two')");
+            transaction.execute("INSERT OR ROLLBACK INTO notes VALUES(1, 'again')");
+        };
+    }
+    SUBCASE("user code goes on writing after INSERT OR ROLLBACK") {
+        sync = [](Transaction& transaction) {
+            (void)error_of([&] { transaction.execute("INSERT OR ROLLBACK INTO notes VALUES(1, 'again')"); });
+            (void)error_of([&] { transaction.execute("INSERT INTO notes VALUES(2, 'two')"); });
+            (void)error_of([&] { transaction.append("sync", {message("lost")}); });
+        };
+    }
+    SUBCASE("an append from user code is refused") {
+        sync = [&](Transaction& transaction) {
+            transaction.append("sync", {message("lost")});
+            transaction.append("s", {message("lost")}, expect_seq(0));
+        };
+    }
+    SUBCASE("user code is content") {
+        expected = Result::done;
+        sync = [](Transaction& transaction) { transaction.execute("UPDATE notes SET text = 'done'"); };
+    }
+    Exchange step;
+    step.finished.push_back(handled(claims[0], claims[0].known));
+    step.finished[0].appends.push_back({"from-exchange", several("made", 1), any_seq});
+    step.finished[0].sync = [&](Transaction& transaction) { sync(transaction); };
+    step.finished.push_back(handled(claims[1], claims[1].known));
+    step.finished[1].appends.push_back({"beside", several("made", 1), any_seq});
+
+    const auto before = store->head();
+    in_one_group(*store, {
+                             [&] { done[0] = store->append("u1", several("ok", 2)); },
+                             [&] { errors[0] = error_of([&] { store->append("s", several("no", 1), expect_seq(1)); }); },
+                             [&] { done[1] = store->append("s", several("ok", 1)); },
+                             [&] { errors[1] = error_of([&] { store->append("fresh", {message("new"), known}); }); },
+                             [&] { exchanged = store->exchange(step); },
+                             [&] {
+                                 errors[2] = error_of([&] {
+                                     store->append_all({{"fresh", several("no", 3), any_seq},
+                                                        {"s", several("no", 1), expect_seq(0)}});
+                                 });
+                             },
+                             [&] { done[2] = store->append("u2", several("ok", 1)); },
+                             [&] { done[3] = store->append("u1", several("ok", 1), expect_seq(2)); },
+                         });
+    for (const auto& each : done) {
+        CHECK(each.last_position > before);
+        CHECK(each.recorded_at == done[0].recorded_at);  // one transaction
+    }
+    CHECK(contains(errors[0], "expected seq 1, found"));
+    CHECK(contains(errors[1], "is known already"));
+    CHECK(contains(errors[2], "expected seq 0, found"));
+    REQUIRE(exchanged.outcomes.size() == 2);
+    CHECK(exchanged.outcomes[0].result == expected);
+    CHECK(static_cast<bool>(exchanged.outcomes[0].error) == (expected == Result::failed));
+    CHECK(exchanged.outcomes[1].result == Result::done);
+    CHECK(store->stream_seq("beside") == 1);
+    CHECK(store->stream_seq("from-exchange") == (expected == Result::done ? 1 : 0));
+    CHECK(store->stream("fresh").empty());
+    CHECK(store->stream("sync").empty());
+    CHECK(seqs(store->stream("u1")) == counting(1, 3));
+    CHECK(seqs(store->stream("s")) == counting(1, 4));
+    CHECK(positions(store->log()) == counting(1, store->head()));
+    store->read([&](Reader& reader) {
+        CHECK(reader.query("SELECT * FROM notes").size() == 1);
+        CHECK(reader.row("SELECT text FROM notes")->text(0) == (expected == Result::done ? "done" : "one"));
+    });
+    if (expected == Result::failed) {  // the claim is still held
+        CHECK(claim(*store, group, 5).empty());
+        CHECK(finish(*store, handled(claims[0], claims[0].known)).result == Result::done);
+    }
+    CHECK(claim(*store, group, 5).empty());
+    CHECK(store->stats().group("g").lag == 0);
+}
+
+// ---- Time --------------------------------------------------------------------------------
+
+TEST_CASE_TEMPLATE("Store: recorded times never go back when the clock does, and a time is found", Kind_, STORE_KINDS) {
+    Kind_ kind;
+    HandClock clock;
+    auto store = kind.open(clock.options());
+    clock.set(1000);
+    store->append("s", several("a", 2));
+    clock.set(2000);
+    store->append("s", several("a", 2));
+    clock.set(500);
+    CHECK(store->append("s", several("a", 1)).recorded_at == at(2000));
+    clock.set(3000);
+    CHECK(store->append("s", several("a", 1)).recorded_at == at(3000));
+    CHECK(store->position_at(at(0)) == 1);
+    CHECK(store->position_at(at(1000)) == 1);
+    CHECK(store->position_at(at(1001)) == 3);
+    CHECK(store->position_at(at(2000)) == 3);
+    CHECK(store->position_at(at(2001)) == 6);
+    CHECK(store->position_at(at(3000)) == 6);
+    CHECK(store->position_at(at(3001)) == 7);
+    CHECK(store->stream("s")[4].occurred_at == at(2000));
+}
+
+TEST_CASE_TEMPLATE("Store: a time in an empty log is behind its head", Kind_, STORE_KINDS) {
+    Kind_ kind;
+    auto store = kind.open();
+    CHECK(store->position_at(at(0)) == 1);
+    CHECK(store->head() == 0);
+}
+
+TEST_CASE_TEMPLATE("Store: scheduled messages enter the log when they are due", Kind_, STORE_KINDS) {
+    Kind_ kind;
+    HandClock clock;
+    clock.set(100);
+    auto store = kind.open(clock.options());
+    SUBCASE("L1: nothing early, everything in its stream's order") {
+        store->append("s1", {message("m0")});
+        Message rich = command("m1", R"({"n":1})");
+        const Message cause = message("cause");
+        rich = follow(cause, rich);
+        rich.schema = 4;
+        rich.metadata = Metadata::parse(R"({"user":10})");
+        store->schedule({due(at(102), "s1", rich), due(at(102), "s1", message("m2"))});
+        store->schedule({due(at(110), "s1", message("m3"))});
+        CHECK(store->next_due() == at(102));
+        CHECK(store->stats().scheduled == 3);
+        const auto waiting = store->scheduled();
+        REQUIRE(waiting.size() == 3);
+        CHECK(waiting[0].due_at == at(102));
+        CHECK(waiting[0].message.id == rich.id);
+        CHECK(waiting[0].message.stream == "s1");
+        CHECK(waiting[0].message.kind == Kind::command);
+        CHECK(waiting[2].message.type == "m3");
+        CHECK(store->scheduled(1).size() == 1);
+
+        CHECK(store->promote(at(100)) == 0);
+        CHECK(types(store->stream("s1")) == std::vector<std::string>{"m0"});
+        clock.set(103);
+        CHECK(store->promote(at(103)) == 2);
+        CHECK(types(store->stream("s1")) == std::vector<std::string>{"m0", "m1", "m2"});
+        CHECK(store->next_due() == at(110));
+        CHECK(store->promote(at(111)) == 1);
+        const Messages found = store->stream("s1");
+        CHECK(types(found) == std::vector<std::string>{"m0", "m1", "m2", "m3"});
+        CHECK(seqs(found) == counting(1, 4));
+        CHECK(found[1].id == rich.id);
+        CHECK(found[1].causation == cause.id);
+        CHECK(found[1].correlation == cause.id);
+        CHECK(found[1].schema == 4);
+        CHECK(found[1].kind == Kind::command);
+        CHECK(found[1].metadata.json() == R"({"user":10})");
+        CHECK(found[1].payload == R"({"n":1})");
+        CHECK(found[1].recorded_at == at(103));
+        CHECK_FALSE(store->next_due().has_value());
+        CHECK(store->stats().scheduled == 0);
+    }
+    SUBCASE("L2: concurrent promotions move every message exactly once") {
+        std::vector<Scheduled> entries;
+        for (int i = 0; i < 300; ++i) entries.push_back(due(at(i % 7), "s" + std::to_string(i % 5), message("m")));
+        store->schedule(entries);
+        std::atomic<std::size_t> moved{0};
+        in_parallel(4, [&](int) {
+            while (const auto count = store->promote(at(50), 20)) moved += count;
+        });
+        CHECK(moved == 300);
+        CHECK(positions(store->log()) == counting(1, 300));
+        const auto all = ids(store->log());
+        std::set<std::string> distinct;
+        for (const auto& each : all) {
+            const auto& bytes = each.bytes();
+            distinct.emplace(bytes.begin(), bytes.end());
+        }
+        CHECK(distinct.size() == 300);
+        CHECK(store->scheduled().empty());
+    }
+    SUBCASE("L3: nothing scheduled, nothing due: nothing happens") {
+        store->schedule({});
+        CHECK(store->promote(at(1'000'000)) == 0);
+        CHECK_FALSE(store->next_due().has_value());
+        CHECK(store->head() == 0);
+    }
+    SUBCASE("L4: due messages are promoted in order of due time, however they were scheduled") {
+        store->schedule({due(at(30), "s3", message("third")), due(at(10), "s1", message("first")),
+                         due(at(20), "s2", message("second")), due(at(10), "s9", message("first too"))});
+        CHECK(store->promote(at(60), 3) == 3);
+        CHECK(types(store->log()) == std::vector<std::string>{"first", "first too", "second"});
+        CHECK(store->promote(at(60), 3) == 1);
+        CHECK(types(store->log()).back() == "third");
+    }
+    SUBCASE("a schedule is kept whole or not at all") {
+        CHECK_THROWS_AS(store->schedule({due(at(200), "s", message("a")), due(at(200), "", message("a"))}), Invalid);
+        CHECK(store->scheduled().empty());
+    }
+}
+
+// ---- SQL of users --------------------------------------------------------------------------
+
+TEST_CASE_TEMPLATE("Store: a transaction commits SQL and messages together, once", Kind_, STORE_KINDS) {
+    Kind_ kind;
+    auto store = kind.open();
+    int runs = 0;
+    store->transaction([&](Transaction& transaction) {
+        ++runs;
+        transaction.execute("CREATE TABLE carts(id TEXT PRIMARY KEY, total INTEGER, rate REAL, note TEXT)");
+        CHECK(transaction.execute("INSERT INTO carts VALUES(?, ?, ?, ?), ('b', 2, 0.5, 'x')", "a", 7, 1.5, nullptr) == 2);
+        CHECK(transaction.append("s", several("a", 2)).last_seq == 2);
+        CHECK(transaction.append("s", several("a", 1), expect_seq(2)).first_position == 3);
+        CHECK(transaction.row("SELECT seq FROM sourced_streams WHERE name = 's'")->integer(0) == 3);
+        CHECK(transaction.row("SELECT max(position) FROM sourced_messages")->integer(0) == 3);
+        CHECK(transaction.execute("UPDATE carts SET total = total + 1") == 2);
+    });
+    CHECK(runs == 1);
+    store->read([](Reader& reader) {
+        const auto rows = reader.query("SELECT id, total, rate, note FROM carts ORDER BY id");
+        REQUIRE(rows.size() == 2);
+        CHECK(rows[0].text(0) == "a");
+        CHECK(rows[0].integer(1) == 8);
+        CHECK(rows[0].real(2) == 1.5);
+        CHECK(rows[0].is_null(3));
+        CHECK_FALSE(reader.row("SELECT 1 FROM carts WHERE id = ?", "nobody").has_value());
+    });
+    CHECK(seqs(store->stream("s")) == counting(1, 3));
+
+    CHECK_THROWS_AS(store->transaction([&](Transaction& transaction) {
+        ++runs;
+        transaction.execute("DELETE FROM carts");
+        transaction.append("s", {message("a")});
+        transaction.append("s", {message("a")}, expect_seq(1));
+    }),
+                    Conflict);
+    CHECK(runs == 2);
+    store->read([](Reader& reader) { CHECK(reader.query("SELECT * FROM carts").size() == 2); });
+    CHECK(store->stream_seq("s") == 3);
+    CHECK(store->append("s", {message("a")}).first_position == 4);
+}
+
+TEST_CASE_TEMPLATE("Store: an append that user code catches has left nothing of itself", Kind_, STORE_KINDS) {
+    Kind_ kind;
+    auto store = kind.open();
+    const Message known = message("known");
+    store->append("s", {known});
+    std::string caught;
+    store->transaction([&](Transaction& transaction) {
+        transaction.append("before", {message("a")});
+        caught = error_of([&] { transaction.append("s", {message("half"), known}); });
+        (void)error_of([&] { transaction.append("fresh", {message("half"), known}); });
+        CHECK(transaction.append("after", {message("b")}).first_position == 3);
+        CHECK(transaction.append("s", {message("c")}, expect_seq(1)).last_seq == 2);
+    });
+    CHECK(contains(caught, "is known already"));
+    CHECK(types(store->log()) == std::vector<std::string>{"known", "a", "b", "c"});
+    CHECK(positions(store->log()) == counting(1, 4));
+    CHECK(store->stream_seq("s") == 2);
+    CHECK(seqs(store->stream("s")) == counting(1, 2));
+    CHECK(store->stream("fresh").empty());
+}
+
+TEST_CASE_TEMPLATE("Store: user SQL cannot end the transaction or touch the engine's tables", Kind_, STORE_KINDS) {
+    Kind_ kind;
+    auto store = kind.open();
+    store->append("s", several("a", 3));
+    store->transaction([](Transaction& transaction) { transaction.execute("CREATE TABLE mine(x)"); });
+    const std::vector<std::string> refused{
+        "BEGIN",
+        "COMMIT",
+        "END",
+        "ROLLBACK",
+        "SAVEPOINT mine",
+        "RELEASE unit",
+        "ROLLBACK TO unit",
+        "ATTACH ':memory:' AS other",
+        "DETACH main",
+        "PRAGMA synchronous=OFF",
+        "PRAGMA journal_mode=DELETE",
+        "PRAGMA wal_autocheckpoint=1000",
+        "PRAGMA writable_schema=1",
+        "PRAGMA foreign_keys=OFF",
+        "DELETE FROM sourced_messages",
+        "delete from SOURCED_MESSAGES where position = 3",
+        "UPDATE sourced_messages SET payload = 'x'",
+        "REPLACE INTO sourced_meta VALUES('schema_version', 9)",
+        "INSERT INTO sourced_streams VALUES(9, 'x', 1, 1)",
+        "UPDATE sourced_streams SET seq = 99",
+        "DELETE FROM sourced_offsets",
+        "DROP TABLE sourced_messages",
+        "DROP VIEW sourced_log",
+        "DROP TRIGGER sourced_messages_no_delete",
+        "DROP INDEX sourced_messages_correlation",
+        "CREATE INDEX mine_too ON sourced_messages(recorded_at)",
+        "ALTER TABLE sourced_messages RENAME TO mine_now",
+        "ALTER TABLE sourced_messages ADD COLUMN extra",
+        "CREATE TRIGGER mine_too AFTER INSERT ON sourced_messages BEGIN SELECT raise(FAIL, 'no'); END",
+        "CREATE TEMP TRIGGER mine_too AFTER INSERT ON main.sourced_messages BEGIN SELECT raise(FAIL, 'no'); END",
+        "CREATE TEMP TABLE sourced_messages(position)",
+        "CREATE TEMP TABLE Sourced_Streams(position)",
+        "CREATE TEMP VIEW sourced_types AS SELECT 1",
+    };
+    for (const auto& sql : refused) {
+        CAPTURE(sql);
+        std::string text;
+        store->transaction([&](Transaction& transaction) {
+            transaction.execute("INSERT INTO mine VALUES(1)");
+            text = error_of([&] { transaction.execute(sql); });
+            transaction.execute("INSERT INTO mine VALUES(2)");
+        });
+        CHECK(contains(text, "are the engine's business here"));
+        CHECK(contains(text, sql));
+        CHECK_THROWS_AS(store->transaction([&](Transaction& transaction) {
+            transaction.execute("INSERT INTO mine VALUES(3)");
+            transaction.execute(sql);
+        }),
+                        StoreError);
+        const std::string within = error_of([&] {
+            store->read([&](Reader& reader) { (void)reader.query(sql); });
+        });
+        CHECK(within != "");
+    }
+    for (const char* odd : {"", "  ;", "SELECT 1; SELECT 2", "SELECT", "SELECT ?", "nonsense", "SELECT * FROM nowhere"}) {
+        CAPTURE(odd);
+        CHECK_THROWS_AS(store->transaction([&](Transaction& transaction) { transaction.execute(odd); }), StoreError);
+    }
+    store->read([&](Reader& reader) {
+        CHECK(reader.row("SELECT sum(x = 1), sum(x = 2), sum(x = 3) FROM mine")->integer(0) ==
+              static_cast<std::int64_t>(refused.size()));
+        CHECK(reader.row("SELECT count(*) FROM mine WHERE x = 3")->integer(0) == 0);
+    });
+    CHECK(seqs(store->stream("s")) == counting(1, 3));
+    CHECK(store->append("s", {message("a")}).last_seq == 4);
+    CHECK(store->head() == 4);
+}
+
+TEST_CASE_TEMPLATE("Store: read access changes nothing", Kind_, STORE_KINDS) {
+    Kind_ kind;
+    auto store = kind.open();
+    store->transaction([](Transaction& transaction) {
+        transaction.execute("CREATE TABLE mine(x)");
+        transaction.execute("INSERT INTO mine VALUES(1)");  // the same text is refused to a reader below
+    });
+    store->append("s", several("a", 2));
+    for (const char* sql : {"INSERT INTO mine VALUES(1)", "DELETE FROM mine", "DROP TABLE mine", "COMMIT", "ROLLBACK",
+                            "DELETE FROM sourced_messages", "CREATE TABLE other(x)", "PRAGMA user_version=7"}) {
+        CAPTURE(sql);
+        CHECK_THROWS_AS(store->read([&](Reader& reader) { (void)reader.query(sql); }), StoreError);
+    }
+    store->read([](Reader& reader) {
+        CHECK(reader.query("SELECT * FROM mine").size() == 1);
+        CHECK(reader.query("SELECT * FROM sourced_log").size() == 2);
+        CHECK_THROWS_AS((void)reader.row("SELECT 1")->integer(1), StoreError);
+        CHECK_THROWS_AS((void)reader.query("SELECT x FROM nowhere"), StoreError);
+    });
+    CHECK(store->append("s", {message("a")}).last_seq == 3);
+}
+
+TEST_CASE_TEMPLATE("Store: a deferred foreign key that is left open is refused before the commit", Kind_, STORE_KINDS) {
+    Kind_ kind;
+    auto store = kind.open();
+    store->transaction([](Transaction& transaction) {
+        transaction.execute("CREATE TABLE parents(id INTEGER PRIMARY KEY)");
+        transaction.execute("CREATE TABLE children(parent REFERENCES parents DEFERRABLE INITIALLY DEFERRED)");
+    });
+    CHECK(contains(error_of([&] {
+                       store->transaction([](Transaction& transaction) {
+                           transaction.execute("INSERT INTO children VALUES(1)");
+                       });
+                   }),
+                   "deferred foreign key"));
+    store->transaction([](Transaction& transaction) {
+        transaction.execute("INSERT INTO children VALUES(2)");
+        transaction.execute("INSERT INTO parents VALUES(2)");
+    });
+    store->append("s", {message("a")});
+    const auto group = store->register_group({"g", {"a"}, {}}).id;
+    const auto claims = claim(*store, group);
+    REQUIRE(claims.size() == 1);
+    Handled open = handled(claims[0], claims[0].known);
+    open.sync = [](Transaction& transaction) { transaction.execute("INSERT INTO children VALUES(3)"); };
+    std::array<Result, 1> result{};
+    in_one_group(*store, {[&] { store->append("u", {message("b")}); }, [&] { result[0] = finish(*store, open).result; },
+                          [&] { store->append("v", {message("b")}); }});
+    CHECK(result[0] == Result::failed);
+    CHECK(store->head() == 3);
+    store->read([](Reader& reader) { CHECK(reader.query("SELECT * FROM children").size() == 1); });
+}
+
+TEST_CASE_TEMPLATE("Store: a call from inside a transaction is an error, not a deadlock", Kind_, STORE_KINDS) {
+    Kind_ kind;
+    auto store = kind.open();
+    store->append("s", {message("a")});
+    const std::vector<std::function<void()>> calls{
+        [&] { store->append("t", {message("a")}); },
+        [&] { (void)store->stream("s"); },
+        [&] { (void)store->head(); },
+        [&] { store->transaction([](Transaction&) {}); },
+        [&] { store->schedule({due(at(1), "t", message("a"))}); },
+        [&] { (void)store->stats(); },
+        [&] { (void)store->exchange({}); },
+        [&] { store->read([](Reader&) {}); },
+        [&] { (void)store->beat(std::chrono::seconds(1)); },
+    };
+    for (const auto& call : calls) {
+        std::string text;
+        store->transaction([&](Transaction& transaction) {
+            transaction.append("u", {message("a")});
+            text = error_of(call);
+        });
+        CHECK(contains(text, "from inside"));
+    }
+    Kind_ other_kind;
+    auto other = other_kind.open();
+    std::string text;
+    store->transaction([&](Transaction&) {
+        other->append("t", {message("a")});  // another store is nobody's business
+        text = error_of([&] { store->append("t", {message("a")}); });
+        CHECK(contains(text, "from inside"));
+        other->transaction([&](Transaction&) { text = error_of([&] { (void)store->head(); }); });
+    });
+    CHECK(contains(text, "from inside"));
+    CHECK(store->stream_seq("u") == static_cast<std::int64_t>(calls.size()));
+    CHECK(store->stream("t").empty());
+    CHECK(other->stream_seq("t") == 1);
+}
+
+TEST_CASE_TEMPLATE("Store: triggers of the application fire, the engine's own rows are not theirs", Kind_, STORE_KINDS) {
+    Kind_ kind;
+    auto store = kind.open();
+    store->transaction([](Transaction& transaction) {
+        transaction.execute("CREATE TABLE mine(x)");
+        transaction.execute("CREATE TABLE seen(x)");
+        transaction.execute("CREATE TRIGGER noting AFTER INSERT ON mine BEGIN INSERT INTO seen VALUES(new.x); END");
+        transaction.execute("CREATE TRIGGER evil AFTER DELETE ON mine BEGIN DELETE FROM sourced_messages; END");
+        transaction.execute("INSERT INTO mine VALUES(1)");
+    });
+    store->append("s", {message("a")});
+    store->transaction([](Transaction& transaction) { transaction.execute("INSERT INTO mine VALUES(2)"); });
+    store->read([](Reader& reader) { CHECK(reader.query("SELECT * FROM seen").size() == 2); });
+    CHECK_THROWS_AS(store->transaction([](Transaction& transaction) { transaction.execute("DELETE FROM mine"); }),
+                    StoreError);
+    CHECK(store->head() == 1);
+    CHECK(store->log().size() == 1);
+}
+
+// ---- Groups and claims -----------------------------------------------------------------------
+
+TEST_CASE_TEMPLATE("Store: groups get the messages they handle, each with its own progress", Kind_, STORE_KINDS) {
+    Kind_ kind;
+    HandClock clock;
+    clock.set(1000);
+    auto store = kind.open(clock.options());
+
+    SUBCASE("H1: only handled types, in order, then nothing") {
+        store->append("s1", {command("C"), message("E1"), message("E1")});
+        const auto group = store->register_group({"g", {"E1"}, {}}).id;
+        auto claims = claim(*store, group);
+        REQUIRE(claims.size() == 1);
+        CHECK(claims[0].stream_name == "s1");
+        CHECK(pending(*store, claims[0], {"E1"}) == Numbers{2, 3});
+        CHECK(finish(*store, handled(claims[0], 2)).result == Result::done);
+        claims = claim(*store, group);
+        REQUIRE(claims.size() == 1);
+        CHECK(claims[0].acked == 2);
+        CHECK(pending(*store, claims[0], {"E1"}) == Numbers{3});
+        CHECK(finish(*store, handled(claims[0], 3)).result == Result::done);
+        CHECK(claim(*store, group, 10).empty());
+        CHECK(drain(*store, group, {"E1"}).empty());
+    }
+    SUBCASE("H2: two claims of one group never get the same stream") {
+        store->append("s1", {message("E")});
+        store->append("s2", {message("E")});
+        store->append("s1", {message("E")});
+        const auto group = store->register_group({"g", {"E"}, {}}).id;
+        const auto first = claim(*store, group);
+        const auto second = claim(*store, group);
+        REQUIRE(first.size() == 1);
+        REQUIRE(second.size() == 1);
+        CHECK(first[0].stream_name == "s1");
+        CHECK(second[0].stream_name == "s2");
+        CHECK(claim(*store, group).empty());
+        CHECK_FALSE(store->claim_stream(group, "s1").has_value());
+    }
+    SUBCASE("H2: many threads: each message of a stream is handled once, in order") {
+        std::vector<Append> parts;
+        for (int i = 0; i < 200; ++i) parts.push_back({"s" + std::to_string(i % 10), several("E", 1), any_seq});
+        store->append_all(parts);
+        const auto group = store->register_group({"g", {"E"}, {}}).id;
+        std::array<std::vector<std::pair<std::string, std::int64_t>>, 4> seen;
+        std::atomic<int> bad{0};
+        std::atomic<int> done{0};
+        in_parallel(4, [&](int thread) {
+            Exchange step;
+            step.group = group;
+            step.claims = 2;
+            while (done < 200) {
+                Exchanged result = store->exchange(step);
+                for (const auto& outcome : result.outcomes) bad += outcome.result != Result::done;
+                done += static_cast<int>(step.finished.size());
+                step.finished.clear();
+                for (const auto& each : result.claims) {
+                    const auto position = pending(*store, each, {"E"}).at(0);
+                    seen[static_cast<std::size_t>(thread)].emplace_back(each.stream_name, position);
+                    step.finished.push_back(handled(each, position));
+                    step.finished.back().appends.push_back({"out-" + each.stream_name, several("F", 1), any_seq});
+                }
+                if (result.claims.empty()) std::this_thread::yield();
+            }
+        });
+        CHECK(bad == 0);
+        std::set<std::pair<std::string, std::int64_t>> all;
+        std::size_t count = 0;
+        for (const auto& mine : seen) {
+            count += mine.size();
+            all.insert(mine.begin(), mine.end());
+        }
+        CHECK(count == 200);
+        CHECK(all.size() == 200);
+        CHECK(store->head() == 400);
+        CHECK(store->stats().group("g").lag == 0);
+    }
+    SUBCASE("H3: another group starts from its own cursor") {
+        store->append("s1", several("E", 3));
+        const auto one = store->register_group({"one", {"E"}, {}}).id;
+        const auto two = store->register_group({"two", {"E"}, {}}).id;
+        CHECK(one != two);
+        CHECK(drain(*store, one, {"E"}) == Numbers{1, 2, 3});
+        CHECK(drain(*store, two, {"E"}) == Numbers{1, 2, 3});
+        CHECK(store->register_group({"one", {"E"}, {}}).id == one);
+        CHECK(drain(*store, one, {"E"}).empty());
+    }
+    SUBCASE("H4: a stopped group gets nothing until it is started") {
+        store->append("s1", {message("E")});
+        const auto group = store->register_group({"g", {"E"}, {}}).id;
+        store->stop_group("g", "maintenance");
+        Exchange step;
+        step.group = group;
+        step.claims = 1;
+        Exchanged result = store->exchange(step);
+        CHECK(result.claims.empty());
+        CHECK_FALSE(result.active);
+        CHECK_FALSE(store->claim_stream(group, "s1").has_value());
+        CHECK_FALSE(store->stats().group("g").active);
+        CHECK(store->stats().group("g").reason == "maintenance");
+        CHECK(store->stats().group("g").lag == 1);
+        store->start_group("g");
+        CHECK(store->exchange(step).claims.size() == 1);
+        CHECK(store->stats().group("g").active);
+        CHECK(store->stats().group("g").reason == "");
+        CHECK_THROWS_AS(store->stop_group("nobody", "x"), NotRegistered);
+        CHECK_THROWS_AS(store->start_group("nobody"), NotRegistered);
+        CHECK_THROWS_AS(store->reset_group("nobody", 0, nullptr), NotRegistered);
+        CHECK_THROWS_AS((void)store->stats().group("nobody"), NotRegistered);
+    }
+    SUBCASE("H6: stats tell each group's oldest and newest offset and its streams") {
+        store->append("s1", several("E", 2));
+        store->append("s2", several("E", 1));
+        store->append("s1", several("E", 1));
+        store->append("s2", several("E", 1));
+        const auto one = store->register_group({"one", {"E"}, {}}).id;
+        const auto two = store->register_group({"two", {"E"}, {}}).id;
+        store->register_group({"three", {"E"}, {}});
+        auto claims = claim(*store, one, 2);
+        REQUIRE(claims.size() == 2);
+        finish(*store, handled(claims[0], 2));
+        finish(*store, handled(claims[1], 5));
+        claims = claim(*store, two, 2);
+        REQUIRE(claims.size() == 2);
+        finish(*store, handled(claims[1], 3));
+        store->stop_group("three", "x");
+        clock.set(1500);
+        store->append("late", {message("E")});
+        const Stats stats = store->stats();
+        CHECK(stats.messages == 6);
+        CHECK(stats.streams == 3);
+        CHECK(stats.group("one").oldest == 2);
+        CHECK(stats.group("one").newest == 5);
+        CHECK(stats.group("one").streams == 2);
+        CHECK(stats.group("one").lag == 2);
+        CHECK(stats.group("one").lag_time == std::chrono::seconds(500));
+        CHECK(stats.group("two").oldest == 3);
+        CHECK(stats.group("two").newest == 3);
+        CHECK(stats.group("two").streams == 1);
+        CHECK(stats.group("two").lag == 5);
+        CHECK(stats.group("three").oldest == 0);
+        CHECK(stats.group("three").newest == 0);
+        CHECK(stats.group("three").streams == 0);
+        CHECK(stats.group("three").lag == 6);
+    }
+    SUBCASE("H7: a type that is not in the log yet: nothing, and no offset") {
+        store->append("s1", several("other", 5));
+        const auto group = store->register_group({"g", {"E"}, {}}).id;
+        CHECK(claim(*store, group).empty());
+        CHECK(store->stats().group("g").newest == 0);
+        CHECK(store->stats().group("g").streams == 0);
+        store->append("s1", {message("E")});
+        CHECK(drain(*store, group, {"E"}) == Numbers{6});
+        CHECK(store->stats().group("g").oldest == 6);
+        CHECK(store->stats().group("g").newest == 6);
+        CHECK(store->stats().group("g").streams == 1);
+    }
+    SUBCASE("H9: a group that starts at a time gets what was recorded from then on") {
+        store->append("s1", {message("E")});
+        clock.set(1057);
+        store->append("s1", {message("E")});
+        store->append("s2", {message("E")});
+        const auto timed = store->register_group({"timed", {"E"}, Start::at(at(1055))});
+        CHECK(timed.begins == 1);
+        CHECK(drain(*store, timed.id, {"E"}) == Numbers{2, 3});
+        const auto placed = store->register_group({"placed", {"E"}, Start::at(std::int64_t{3})});
+        CHECK(drain(*store, placed.id, {"E"}) == Numbers{3});
+        const auto fresh = store->register_group({"fresh", {"E"}, Start::now()});
+        CHECK(fresh.begins == 3);
+        CHECK(drain(*store, fresh.id, {"E"}).empty());
+        store->append("s1", {message("E")});
+        CHECK(drain(*store, fresh.id, {"E"}) == Numbers{4});
+        // Evaluated once: another start does not move a group that is stored.
+        CHECK(store->register_group({"fresh", {"E"}, Start::beginning()}).begins == 3);
+        CHECK(drain(*store, fresh.id, {"E"}).empty());
+    }
+    SUBCASE("H15: a stream that waits for its retry is claimed when the time has come, others before") {
+        store->append("s1", {message("E")});
+        store->append("s2", {message("E")});
+        const auto group = store->register_group({"g", {"E"}, {}}).id;
+        auto claims = claim(*store, group);
+        REQUIRE(claims.size() == 1);
+        CHECK(finish(*store, failed(claims[0], 1, at(1004))).result == Result::done);
+        Exchange step;
+        step.group = group;
+        step.claims = 5;
+        Exchanged result = store->exchange(step);
+        REQUIRE(result.claims.size() == 1);
+        CHECK(result.claims[0].stream_name == "s2");
+        CHECK(result.next_retry == at(1004));
+        CHECK_FALSE(store->claim_stream(group, "s1").has_value());
+        const GroupInfo info = store->stats().group("g");
+        CHECK(info.active);
+        CHECK(info.retrying == 1);
+        CHECK(info.next_retry == at(1004));
+        CHECK(info.retry_error == "no paper");
+        clock.set(1003);
+        CHECK(store->exchange(step).claims.empty());
+        clock.set(1004);
+        result = store->exchange(step);
+        REQUIRE(result.claims.size() == 1);
+        CHECK(result.claims[0].stream_name == "s1");
+        CHECK(result.claims[0].attempts == 1);
+        CHECK(result.claims[0].attempted == 1);
+        CHECK_FALSE(result.next_retry.has_value());
+        CHECK(finish(*store, failed(result.claims[0], 1, at(1000))).result == Result::done);  // past already
+        result = store->exchange(step);
+        REQUIRE(result.claims.size() == 1);
+        CHECK(result.claims[0].attempts == 2);
+    }
+}
+
+TEST_CASE_TEMPLATE("Store: failures are counted for their message and cleared by success", Kind_, STORE_KINDS) {
+    Kind_ kind;
+    HandClock clock;
+    clock.set(1000);
+    auto store = kind.open(clock.options());
+    store->append("s1", several("E", 3));
+    store->append("s2", several("E", 1));
+    const auto group = store->register_group({"g", {"E"}, {}}).id;
+    const auto one = [&] {
+        const auto claims = claim(*store, group);
+        REQUIRE(claims.size() == 1);
+        return claims[0];
+    };
+    Claim mine = one();
+    finish(*store, failed(mine, 1, at(900)));
+    mine = one();
+    if (mine.stream_name != "s1") mine = one();
+    CHECK(mine.attempts == 1);
+
+    SUBCASE("K10: after a success the counter starts anew") {
+        CHECK(finish(*store, handled(mine, 1)).result == Result::done);
+        const auto claims = claim(*store, group, 2);
+        for (const auto& each : claims) {
+            CHECK(each.attempts == 0);
+            CHECK(each.attempted == 0);
+        }
+    }
+    SUBCASE("a batch that fails in its middle keeps what was handled before") {
+        Handled partly = failed(mine, 2, at(900));
+        partly.acked = 1;
+        partly.appends.push_back({"out", several("F", 1), any_seq});
+        CHECK(finish(*store, partly).result == Result::done);
+        CHECK(store->stream_seq("out") == 1);
+        std::vector<Claim> claims = claim(*store, group, 2);
+        const auto found = std::find_if(claims.begin(), claims.end(), [](const Claim& c) { return c.stream_name == "s1"; });
+        REQUIRE(found != claims.end());
+        CHECK(found->acked == 1);
+        CHECK(found->attempts == 1);
+        CHECK(found->attempted == 2);
+    }
+    SUBCASE("a failure without a retry stops the group with its error; a start clears it") {
+        store->start_group("g");
+        const auto held = claim(*store, group, 5);
+        CHECK(finish(*store, failed(mine, 1, std::nullopt)).result == Result::done);
+        GroupInfo info = store->stats().group("g");
+        CHECK_FALSE(info.active);
+        CHECK(info.error_type == "std::runtime_error");
+        CHECK(info.error_text == "no paper");
+        CHECK(info.error_position == 1);
+        for (const auto& each : held) CHECK(finish(*store, handled(each, each.known)).result == Result::lost);
+        CHECK(claim(*store, group, 5).empty());
+        store->start_group("g");
+        info = store->stats().group("g");
+        CHECK(info.active);
+        CHECK(info.error_type == "");
+        CHECK(info.error_text == "");
+        CHECK(info.error_position == 0);
+        const auto claims = claim(*store, group, 5);
+        REQUIRE(claims.size() == 2);
+        for (const auto& each : claims) CHECK(each.attempts == 0);
+    }
+    SUBCASE("a claim that is given back counts nothing and loses nothing") {
+        Handled back = handled(mine, mine.acked);
+        back.release = true;
+        CHECK(finish(*store, back).result == Result::done);
+        const auto claims = claim(*store, group, 2);
+        const auto found = std::find_if(claims.begin(), claims.end(), [](const Claim& c) { return c.stream_name == "s1"; });
+        REQUIRE(found != claims.end());
+        CHECK(found->attempts == 1);
+        CHECK(found->acked == 0);
+        CHECK(found->fence > mine.fence);
+    }
+}
+
+TEST_CASE_TEMPLATE("Store: what a worker has made is committed whole, under its fence", Kind_, STORE_KINDS) {
+    Kind_ kind;
+    HandClock clock;
+    clock.set(1000);
+    auto store = kind.open(clock.options());
+    store->append("s1", {command("C"), command("C")});
+    const auto group = store->register_group({"g", {"C"}, {}}).id;
+    auto claims = claim(*store, group);
+    REQUIRE(claims.size() == 1);
+    const Claim mine = claims[0];
+    Handled done = handled(mine, 2);
+    done.appends.push_back({"s1", several("E", 2), any_seq});
+    done.appends.push_back({"s2", {command("D")}, any_seq});
+    done.schedules.push_back(due(at(1000), "s3", message("due already")));
+    done.schedules.push_back(due(at(1001), "s3", message("not yet")));
+
+    SUBCASE("appends, schedules and the offset appear together") {
+        const Outcome outcome = finish(*store, done);
+        CHECK(outcome.result == Result::done);
+        REQUIRE(outcome.appended.size() == 2);
+        CHECK(outcome.appended[0].first_seq == 3);
+        CHECK(outcome.appended[1].last_seq == 1);
+        CHECK(types(store->log()) == std::vector<std::string>{"C", "C", "E", "E", "D", "due already"});
+        CHECK(store->scheduled().size() == 1);
+        CHECK(store->stats().group("g").newest == 2);
+        CHECK(claim(*store, group).empty());
+
+        SUBCASE("twice: the second time the claim is lost and nothing is written") {
+            CHECK(finish(*store, done).result == Result::lost);
+            CHECK(store->head() == 6);
+        }
+    }
+    SUBCASE("stopped meanwhile: lost, nothing is written") {
+        store->stop_group("g", "x");
+        CHECK(finish(*store, done).result == Result::lost);
+        store->start_group("g");
+        CHECK(finish(*store, done).result == Result::lost);
+        CHECK(store->head() == 2);
+        CHECK(store->scheduled().empty());
+        CHECK(claim(*store, group).at(0).acked == 0);
+    }
+    SUBCASE("reset meanwhile: lost, nothing is written") {
+        store->reset_group("g", 0, nullptr);
+        CHECK(finish(*store, done).result == Result::lost);
+        CHECK(store->head() == 2);
+        claims = claim(*store, group);
+        REQUIRE(claims.size() == 1);
+        CHECK(claims[0].fence > mine.fence);
+        CHECK(finish(*store, done).result == Result::lost);
+        done.claim = claims[0];
+        CHECK(finish(*store, done).result == Result::done);
+    }
+    SUBCASE("a claim nobody gave: lost") {
+        Handled forged = done;
+        forged.claim.fence += 1;
+        CHECK(finish(*store, forged).result == Result::lost);
+        forged = done;
+        forged.claim.stream = 4711;
+        CHECK(finish(*store, forged).result == Result::lost);
+        CHECK(store->head() == 2);
+    }
+    SUBCASE("an event the decision depends on came in between: conflict, the claim is still held") {
+        const std::unordered_set<std::string> evolves{"E"};
+        done.evolves = &evolves;
+        done.decided_on = 2;
+        store->append("s1", {message("E")});
+        CHECK(finish(*store, done).result == Result::conflict);
+        CHECK(store->head() == 3);
+        CHECK(store->scheduled().empty());
+        CHECK(claim(*store, group).empty());
+        done.decided_on = 3;
+        CHECK(finish(*store, done).result == Result::done);
+        CHECK(store->stream_seq("s1") == 5);
+    }
+    SUBCASE("a message the decision does not depend on is no conflict") {
+        const std::unordered_set<std::string> evolves{"E"};
+        done.evolves = &evolves;
+        done.decided_on = 2;
+        store->append("s1", {message("something else")});
+        CHECK(finish(*store, done).result == Result::done);
+        CHECK(store->stream_seq("s1") == 5);
+    }
+    SUBCASE("sync throws: its error is kept, nothing is written, the claim is still held") {
+        store->transaction([](Transaction& transaction) { transaction.execute("CREATE TABLE mine(x)"); });
+        bool fails = true;
+        done.sync = [&](Transaction& transaction) {
+            transaction.execute("INSERT INTO mine VALUES(1)");
+            CHECK(transaction.row("SELECT seq FROM sourced_streams WHERE name = 's1'")->integer(0) == 4);
+            if (fails) throw std::domain_error("not now");
+        };
+        const Outcome outcome = finish(*store, done);
+        CHECK(outcome.result == Result::failed);
+        REQUIRE(outcome.error);
+        CHECK_THROWS_AS(std::rethrow_exception(outcome.error), std::domain_error);
+        CHECK(store->head() == 2);
+        CHECK(store->scheduled().empty());
+        CHECK(store->stats().group("g").newest == 0);
+        CHECK(claim(*store, group).empty());
+        fails = false;
+        CHECK(finish(*store, done).result == Result::done);
+        CHECK(store->head() == 6);
+        store->read([](Reader& reader) { CHECK(reader.query("SELECT * FROM mine").size() == 1); });
+    }
+    SUBCASE("messages that arrive while the claim is held are not forgotten") {
+        store->append("s1", {command("C")});
+        CHECK(claim(*store, group).empty());  // discovered meanwhile, the stream is taken
+        store->append("s1", {command("C")});  // not discovered yet
+        CHECK(finish(*store, handled(mine, 2)).result == Result::done);
+        CHECK(drain(*store, group, {"C"}) == Numbers{3, 4});
+    }
+    SUBCASE("what was left over comes again") {
+        CHECK(finish(*store, handled(mine, 1)).result == Result::done);
+        CHECK(drain(*store, group, {"C"}) == Numbers{2});
+    }
+    SUBCASE("one that fails does not take the others of the same step with it") {
+        store->append("s5", {command("C")});
+        const auto other = claim(*store, group);
+        REQUIRE(other.size() == 1);
+        Exchange step;
+        step.finished.push_back(done);
+        step.finished[0].appends.push_back({"s2", several("E", 1), expect_seq(0)});  // s2 has a message by then
+        step.finished.push_back(handled(other[0], 3));
+        step.finished[1].appends.push_back({"s6", several("E", 1), any_seq});
+        step.group = group;
+        step.claims = 3;
+        const Exchanged result = store->exchange(step);
+        REQUIRE(result.outcomes.size() == 2);
+        CHECK(result.outcomes[0].result == Result::failed);
+        CHECK_THROWS_AS(std::rethrow_exception(result.outcomes[0].error), Conflict);
+        CHECK(result.outcomes[1].result == Result::done);
+        CHECK(result.claims.empty());
+        CHECK(store->stream("s2").empty());
+        CHECK(seqs(store->stream("s6")) == Numbers{1});
+        CHECK(positions(store->log()) == counting(1, 4));
+    }
+}
+
+TEST_CASE_TEMPLATE("Store: claims come oldest pending first, and tell whether there is more", Kind_, STORE_KINDS) {
+    Kind_ kind;
+    auto store = kind.open();
+    for (int i = 0; i < 6; ++i) store->append("s" + std::to_string(i), {message("E")});
+    const auto group = store->register_group({"g", {"E"}, {}}).id;
+    Exchange step;
+    step.group = group;
+    step.claims = 4;
+    Exchanged result = store->exchange(step);
+    REQUIRE(result.claims.size() == 4);
+    for (std::size_t i = 0; i < 4; ++i) CHECK(result.claims[i].stream_name == "s" + std::to_string(i));
+    CHECK(result.more);
+    CHECK(result.active);
+    for (const auto& each : result.claims) {
+        step.finished.push_back(handled(each, each.acked));
+        step.finished.back().release = true;
+    }
+    result = store->exchange(step);
+    REQUIRE(result.claims.size() == 4);
+    for (std::size_t i = 0; i < 4; ++i) CHECK(result.claims[i].stream_name == "s" + std::to_string(i));
+    step.finished.clear();
+    result = store->exchange(step);
+    CHECK(result.claims.size() == 2);
+    result = store->exchange(step);
+    CHECK(result.claims.empty());
+    CHECK_FALSE(result.more);
+    CHECK(result.scanned == 6);
+    step.claims = 0;
+    CHECK(store->exchange(step).claims.empty());
+    CHECK_THROWS_AS((void)claim(*store, 4711), NotRegistered);
+}
+
+TEST_CASE_TEMPLATE("Store: one stream can be claimed by name", Kind_, STORE_KINDS) {
+    Kind_ kind;
+    auto store = kind.open();
+    for (int i = 0; i < 5; ++i) store->append("s" + std::to_string(i), {message("E"), message("other")});
+    const auto group = store->register_group({"g", {"E"}, {}}).id;
+    CHECK_FALSE(store->claim_stream(group, "nobody").has_value());
+    const auto mine = store->claim_stream(group, "s3");
+    REQUIRE(mine.has_value());
+    CHECK(mine->stream_name == "s3");
+    CHECK(pending(*store, *mine, {"E"}) == Numbers{7});
+    CHECK_FALSE(store->claim_stream(group, "s3").has_value());
+    CHECK(claim(*store, group, 10).size() == 4);
+    CHECK(finish(*store, handled(*mine, 7)).result == Result::done);
+}
+
+TEST_CASE_TEMPLATE("Store: a reset lets a group pass again what it had handled, as a replay", Kind_, STORE_KINDS) {
+    Kind_ kind;
+    auto store = kind.open();
+    store->transaction([](Transaction& transaction) {
+        transaction.execute("CREATE TABLE mine(x)");
+        transaction.execute("INSERT INTO mine VALUES(1)");
+    });
+    for (int i = 0; i < 3; ++i) {
+        store->append("s1", {message("E")});
+        store->append("s2", {message("E")});
+    }
+    const auto group = store->register_group({"g", {"E"}, {}}).id;
+    auto claims = claim(*store, group, 2);
+    REQUIRE(claims.size() == 2);
+    finish(*store, handled(claims[0], 5));  // s1 whole
+    finish(*store, handled(claims[1], 2));  // s2 its first
+
+    SUBCASE("whole") {
+        store->reset_group("g", 0, [](Transaction& transaction) { transaction.execute("DELETE FROM mine"); });
+        claims = claim(*store, group, 5);
+        REQUIRE(claims.size() == 2);
+        CHECK(claims[0].acked == 0);
+        CHECK(claims[0].highest == 5);
+        CHECK(claims[1].highest == 2);
+        store->read([](Reader& reader) { CHECK(reader.query("SELECT * FROM mine").empty()); });
+        CHECK(store->stats().group("g").lag == 6);
+    }
+    SUBCASE("from a position") {
+        store->reset_group("g", 3, nullptr);
+        CHECK(drain(*store, group, {"E"}) == Numbers{4, 5, 6});
+    }
+    SUBCASE("on_reset throws: nothing is reset") {
+        CHECK_THROWS_AS(store->reset_group("g", 0,
+                                           [](Transaction& transaction) {
+                                               transaction.execute("DELETE FROM mine");
+                                               throw std::logic_error("no");
+                                           }),
+                        std::logic_error);
+        store->read([](Reader& reader) { CHECK(reader.query("SELECT * FROM mine").size() == 1); });
+        CHECK(drain(*store, group, {"E"}) == Numbers{4, 6});
+    }
+    SUBCASE("a stopped group stays stopped") {
+        store->stop_group("g", "x");
+        store->reset_group("g", 0, nullptr);
+        CHECK(claim(*store, group, 5).empty());
+        store->start_group("g");
+        CHECK(claim(*store, group, 5).size() == 2);
+    }
+}
+
+TEST_CASE_TEMPLATE("Store: a type that is added later is delivered from the head on", Kind_, STORE_KINDS) {
+    Kind_ kind;
+    auto store = kind.open();
+    store->append("s1", {message("A"), message("B")});
+    const auto group = store->register_group({"g", {"A"}, {}}).id;
+    CHECK(drain(*store, group, {"A"}) == Numbers{1});
+    store->append("s1", {message("B"), message("A")});
+    CHECK(store->register_group({"g", {"A", "B"}, {}}).id == group);
+    store->append("s1", {message("B")});
+    store->append("s2", {message("B")});
+    auto claims = claim(*store, group, 5);
+    REQUIRE(claims.size() == 2);
+    CHECK(claims[0].stream_name == "s1");
+    CHECK(claims[0].pending == 4);  // the A that came before
+    CHECK(claims[0].known == 5);
+    CHECK(claims[1].pending == 6);
+    CHECK(store->stats().group("g").types == std::vector<std::string>{"A", "B"});
+    CHECK(store->stats().group("g").lag == 3);
+    // The stored set only grows, so this program still handles all of it.
+    CHECK(store->register_group({"g", {"A"}, {}}).active);
+    finish(*store, handled(claims[0], 5));
+    CHECK(store->stats().group("g").types == std::vector<std::string>{"A", "B"});
+}
+
+TEST_CASE_TEMPLATE("Store: a command handled at once is decided on the state it was decided on", Kind_, STORE_KINDS) {
+    Kind_ kind;
+    auto store = kind.open();
+    const auto group = store->register_group({"g", {"C", "R"}, {}}).id;
+    const std::unordered_set<std::string> evolves{"E"};
+    Direct direct;
+    direct.group = group;
+    direct.stream = "s1";
+    direct.evolves = &evolves;
+    const auto decide = [&](std::int64_t decided_on) {
+        direct.decided_on = decided_on;
+        const Message asked = command("C");
+        direct.messages = {asked, follow(asked, message("E"))};
+        return store->commit_direct(direct);
+    };
+    DirectOutcome outcome = decide(0);
+    CHECK(outcome.result == DirectOutcome::Result::done);
+    CHECK(outcome.appended.last_seq == 2);
+    CHECK(claim(*store, group).empty());  // handled already
+
+    SUBCASE("an event came in between: conflict, nothing is written") {
+        CHECK(decide(1).result == DirectOutcome::Result::conflict);
+        CHECK(store->head() == 2);
+        CHECK(decide(2).result == DirectOutcome::Result::done);
+    }
+    SUBCASE("a message it does not depend on: no conflict") {
+        store->append("s1", {message("other")});
+        CHECK(decide(2).result == DirectOutcome::Result::done);
+        CHECK(store->stream_seq("s1") == 5);
+    }
+    SUBCASE("work of the group on the stream is open: pending, nothing is written") {
+        store->append("s1", {command("C")});
+        CHECK(decide(3).result == DirectOutcome::Result::pending);
+        auto claims = claim(*store, group);
+        REQUIRE(claims.size() == 1);
+        CHECK(decide(3).result == DirectOutcome::Result::pending);
+        finish(*store, handled(claims[0], 3));
+        CHECK(decide(3).result == DirectOutcome::Result::done);
+        CHECK(claim(*store, group).empty());
+    }
+    SUBCASE("what follows is for the group too: it is delivered, the command is not") {
+        const Message asked = command("C");
+        direct.decided_on = 2;
+        direct.messages = {asked, follow(asked, message("R"))};
+        CHECK(store->commit_direct(direct).result == DirectOutcome::Result::done);
+        CHECK(drain(*store, group, {"C", "R"}) == Numbers{4});
+    }
+    SUBCASE("the same command again: the first result") {
+        const Messages sent = direct.messages;
+        CHECK(decide(2).result == DirectOutcome::Result::done);
+        direct.messages = sent;
+        const DirectOutcome again = store->commit_direct(direct);
+        CHECK(again.appended.repeated);
+        CHECK(again.appended.last_seq == 2);
+        CHECK(store->head() == 4);
+    }
+    SUBCASE("the group is stopped: an error") {
+        store->stop_group("g", "x");
+        CHECK_THROWS_AS((void)decide(2), Error);
+        CHECK(store->head() == 2);
+    }
+}
+
+// ---- Wake-ups ----------------------------------------------------------------------------------
+
+TEST_CASE_TEMPLATE("Store: a commit tells what it did", Kind_, STORE_KINDS) {
+    Kind_ kind;
+    HandClock clock;
+    clock.set(1000);
+    auto store = kind.open(clock.options());
+    struct Told {
+        std::int64_t head;
+        std::vector<std::string> types;
+        std::optional<Time> due;
+        bool groups;
+    };
+    std::vector<Told> told;
+    store->on_commit([&](const Committed& facts) {
+        told.push_back({facts.head, facts.types ? *facts.types : std::vector<std::string>{"any"}, facts.due,
+                        facts.groups_changed});
+    });
+    store->append("s", {message("a"), message("b"), message("a")});
+    REQUIRE(told.size() == 1);
+    CHECK(told[0].head == 3);
+    CHECK(told[0].types == std::vector<std::string>{"a", "b"});
+    CHECK_FALSE(told[0].due.has_value());
+    CHECK_FALSE(told[0].groups);
+    store->schedule({due(at(1005), "s", message("a")), due(at(1003), "s", message("a"))});
+    REQUIRE(told.size() == 2);
+    CHECK(told[1].due == at(1003));
+    const auto group = store->register_group({"g", {"a"}, {}}).id;
+    REQUIRE(told.size() == 3);
+    CHECK(told[2].groups);
+    store->stop_group("g", "x");
+    store->start_group("g");
+    store->reset_group("g", 0, nullptr);
+    REQUIRE(told.size() == 6);
+    for (std::size_t i = 3; i < 6; ++i) CHECK(told[i].groups);
+    (void)claim(*store, group);
+    (void)store->head();
+    CHECK_THROWS(store->append("s", {message("a")}, expect_seq(0)));
+    CHECK_THROWS(store->transaction([](Transaction& transaction) {
+        transaction.append("s", {message("a")});
+        throw std::logic_error("no");
+    }));
+    CHECK(told.size() == 6);
+    store->transaction([](Transaction& transaction) { transaction.append("s", {message("z")}); });
+    REQUIRE(told.size() == 7);
+    CHECK(told[6].types == std::vector<std::string>{"z"});
+    CHECK_FALSE(told[6].groups);
+}
+
+TEST_CASE_TEMPLATE("Store: waiting for others ends by time or by interruption when nobody else writes", Kind_,
+                   STORE_KINDS) {
+    Kind_ kind;
+    auto store = kind.open();
+    store->append("s", {message("a")});
+    CHECK_FALSE(store->wait_for_others(std::chrono::milliseconds(5)));
+    store->interrupt_wait();
+    CHECK_FALSE(store->wait_for_others(std::chrono::hours(1)));
+    std::jthread interrupter;
+    CHECK_FALSE([&] {
+        interrupter = std::jthread([&] {
+            store->append("s", {message("a")});
+            store->interrupt_wait();
+        });
+        return store->wait_for_others(std::chrono::hours(1));
+    }());
+}
+
+}  // namespace store_test

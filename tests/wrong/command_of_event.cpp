@@ -1,0 +1,17 @@
+// expect: command(): the handler takes an event
+#include <sourced.hpp>
+
+struct Add {
+    int amount = 0;
+    SOURCED_COMMAND("counter.add", amount)
+};
+struct Added {
+    int amount = 0;
+    SOURCED_EVENT("counter.added", amount)
+};
+
+struct Counter : sourced::Actor<int> {
+    Counter() : Actor("counter") {
+        command([](const int&, const Added& added) { return Added{added.amount}; });
+    }
+};

@@ -1,0 +1,17 @@
+// expect: a decision is made of events: this type is a command
+#include <sourced.hpp>
+
+struct Add {
+    int amount = 0;
+    SOURCED_COMMAND("counter.add", amount)
+};
+struct Added {
+    int amount = 0;
+    SOURCED_EVENT("counter.added", amount)
+};
+
+struct Counter : sourced::Actor<int> {
+    Counter() : Actor("counter") {
+        command([](const int&, const Add& add) -> sourced::Events { return {Added{1}, add}; });
+    }
+};

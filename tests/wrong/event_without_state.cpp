@@ -1,0 +1,17 @@
+// expect: event(): the handler has no state to change
+#include <sourced.hpp>
+
+struct Add {
+    int amount = 0;
+    SOURCED_COMMAND("counter.add", amount)
+};
+struct Added {
+    int amount = 0;
+    SOURCED_EVENT("counter.added", amount)
+};
+
+struct Counter : sourced::Actor<int> {
+    Counter() : Actor("counter") {
+        event([](const Added&) {});
+    }
+};

@@ -312,6 +312,10 @@ public:
         sqlite3_extended_result_codes(handle_, 1);
         execute("PRAGMA wal_autocheckpoint=0");  // an unguarded checkpoint can corrupt the file: see checkpoint()
         execute("PRAGMA foreign_keys=ON");
+        sqlite3_set_authorizer(handle_, &Connection::authorize, this);
+        // The last fence: once user SQL has ended the transaction, what follows must not commit by itself.
+        sqlite3_commit_hook(
+            handle_, [](void* self) { return static_cast<Connection*>(self)->user_mode_ ? 1 : 0; }, this);
     }
     Connection(const Connection&) = delete;
     Connection& operator=(const Connection&) = delete;
@@ -325,6 +329,31 @@ public:
     [[nodiscard]] SQLite::Database& database() noexcept { return database_; }
     [[nodiscard]] bool in_transaction() const noexcept { return sqlite3_get_autocommit(handle_) == 0; }
 
+    /// While it lives, SQL is the user's (or, from inside user code, the engine's again).
+    class UserMode {
+    public:
+        UserMode(Connection& connection, bool user) noexcept : connection_(connection), before_(connection.user_mode_) {
+            connection.user_mode_ = user;
+        }
+        UserMode(const UserMode&) = delete;
+        UserMode& operator=(const UserMode&) = delete;
+        ~UserMode() { connection_.user_mode_ = before_; }
+
+    private:
+        Connection& connection_;
+        bool before_;
+    };
+    /// Whether user SQL has made a trigger since the last call.
+    [[nodiscard]] bool new_trigger() noexcept { return std::exchange(new_trigger_, false); }
+
+    /// Runs user SQL that only reads.
+    std::vector<Row> read(std::string_view sql, const std::vector<Value>& arguments) {
+        const UserMode mode(*this, true);
+        if (sqlite3_stmt_readonly(prepare_user(sql)) == 0) {
+            throw StoreError("read access cannot run: " + std::string(sql));
+        }
+        return query(sql, arguments);
+    }
     /// Runs user SQL with its arguments and gives all rows.
     std::vector<Row> query(std::string_view sql, const std::vector<Value>& arguments) {
         Cursor cursor(prepare_user(sql));
@@ -340,6 +369,42 @@ public:
 
 private:
     static constexpr std::size_t kept_user_statements = 256;
+
+    static int authorize(void* self, int action, const char* first, const char* second, const char*, const char*) {
+        auto& connection = *static_cast<Connection*>(self);
+        if (!connection.user_mode_) return SQLITE_OK;
+        if (action == SQLITE_CREATE_TRIGGER || action == SQLITE_CREATE_TEMP_TRIGGER) connection.new_trigger_ = true;
+        const auto ours = [](const char* name) { return name && sqlite3_strnicmp(name, "sourced_", 8) == 0; };
+        switch (action) {
+        case SQLITE_TRANSACTION:
+        case SQLITE_SAVEPOINT:
+        case SQLITE_ATTACH:
+        case SQLITE_DETACH: return SQLITE_DENY;
+        case SQLITE_PRAGMA: return second && !describes(first) ? SQLITE_DENY : SQLITE_OK;
+        case SQLITE_INSERT:
+        case SQLITE_UPDATE:
+        case SQLITE_DELETE:
+        case SQLITE_DROP_TABLE:
+        case SQLITE_DROP_VIEW:
+        case SQLITE_CREATE_TEMP_TABLE:  // it would stand before the engine's own
+        case SQLITE_CREATE_TEMP_VIEW: return ours(first) ? SQLITE_DENY : SQLITE_OK;
+        case SQLITE_DROP_INDEX:
+        case SQLITE_DROP_TRIGGER:
+        case SQLITE_CREATE_TRIGGER:
+        case SQLITE_CREATE_TEMP_TRIGGER:
+        case SQLITE_CREATE_INDEX:
+        case SQLITE_ALTER_TABLE: return ours(second) ? SQLITE_DENY : SQLITE_OK;
+        default: return SQLITE_OK;
+        }
+    }
+    /// Pragmas whose argument names what is to be described.
+    static bool describes(std::string_view pragma) {
+        for (const std::string_view known : {"table_info", "table_xinfo", "index_list", "index_info", "index_xinfo",
+                                             "foreign_key_list", "foreign_key_check"}) {
+            if (pragma == known) return true;
+        }
+        return false;
+    }
 
     sqlite3_stmt* prepare_user(std::string_view sql) {
         if (const auto found = user_.find(std::string(sql)); found != user_.end()) return found->second;
@@ -398,6 +463,8 @@ private:
     SQLite::Database database_;
     sqlite3* handle_;
     std::unordered_map<std::string, sqlite3_stmt*> user_;
+    bool user_mode_ = false;
+    bool new_trigger_ = false;
 };
 
 // ==== Rows in memory ===========================================================
@@ -451,6 +518,17 @@ struct Group {
     bool retry_known = false;
     std::optional<std::int64_t> next_retry;
 };
+
+/// The types that a group looks for, each with the position since which it does. SQLite's JSON functions end a
+/// text at NUL, so the names are read by our own.
+using Handles = std::map<std::string, std::int64_t>;
+Handles handles_of(std::string_view json) {
+    try {
+        return decode<Handles>(json);
+    } catch (const Invalid& error) {
+        throw StoreError(std::string("the file is damaged: the types of a group: ") + error.what());
+    }
+}
 
 /// (group, stream)
 struct OffsetKey {
@@ -548,7 +626,28 @@ struct TransactionGone : std::exception {};
 /// The unit has noted which part of it must not be tried again; all else is to be run anew.
 struct RunAgain : std::exception {};
 
-thread_local const void* store_inside = nullptr;  // the store whose transaction runs on this thread
+/// Marks that a transaction of the store runs on this thread; a transaction of another store may run inside.
+class Inside {
+public:
+    explicit Inside(const void* store) noexcept : store_(store), outer_(innermost_) { innermost_ = this; }
+    Inside(const Inside&) = delete;
+    Inside& operator=(const Inside&) = delete;
+    ~Inside() { innermost_ = outer_; }
+
+    [[nodiscard]] static bool of(const void* store) noexcept {
+        for (const auto* inside = innermost_; inside; inside = inside->outer_) {
+            if (inside->store_ == store) return true;
+        }
+        return false;
+    }
+
+private:
+    static thread_local const Inside* innermost_;
+
+    const void* store_;
+    const Inside* outer_;
+};
+thread_local const Inside* Inside::innermost_ = nullptr;
 
 /// The one connection of the process that writes, and everything that is remembered
 /// between transactions. Threads take turns: whoever comes while another writes waits in a
@@ -622,7 +721,13 @@ public:
     Appended append(std::string_view stream, const Messages& messages, Expect expect) {
         check_stream_name(stream);
         if (messages.empty()) return {};
-        for (const auto& message : messages) check(message);
+        for (const auto& message : messages) {
+            check(message);
+            if (!message.stream.empty() && message.stream != stream) {
+                throw Invalid("append to '" + std::string(stream) + "': a message of type '" + message.type +
+                              "' is for stream '" + message.stream + "'");
+            }
+        }
         Head* head = find_head(stream);
         const std::int64_t before = head ? head->seq : 0;
         if (expect.seq >= 0 && expect.seq != before) {
@@ -648,6 +753,26 @@ public:
         }
         if (!std::exchange(head->dirty, true)) dirty_heads_.push_back(head);
         return done;
+    }
+
+    /// An append of user code, which may catch what it throws: then nothing of it stays behind.
+    Appended append_apart(std::string_view stream, const Messages& messages, Expect expect) {
+        flush();
+        savepoint_.run();
+        try {
+            const Appended appended = append(stream, messages, expect);
+            flush();
+            release_.run();
+            return appended;
+        } catch (...) {
+            forget();
+            types_unknown_ = true;
+            if (connection_->in_transaction()) {
+                rollback_to_.run();
+                release_.run();
+            }
+            throw;
+        }
     }
 
     void schedule(const Scheduled& entry, std::string_view stream) {
@@ -749,6 +874,7 @@ public:
         }
         close_statements();
         if (!connection_->in_transaction()) throw TransactionGone();
+        notice_triggers();
         int open = 0;
         int highest = 0;
         sqlite3_db_status(connection_->handle(), SQLITE_DBSTATUS_DEFERRED_FKS, &open, &highest, 0);
@@ -801,10 +927,8 @@ public:
         group.begins = row.integer(2);
         group.scanned = group.stored_scanned = row.integer(3);
         const auto declared = declared_.find(id);
-        auto types = group_handles_(id);
-        while (types.next()) {
-            const std::string name(types.text(0));
-            group.since.emplace(type_id(name, std::nullopt), types.integer(1));
+        for (const auto& [name, since] : handles_of(row.text(4))) {
+            group.since.emplace(type_id(name, std::nullopt), since);
             if (declared == declared_.end() || !declared->second.contains(name)) group.capable = false;
         }
         return groups_.emplace(id, std::move(group)).first->second;
@@ -822,10 +946,10 @@ public:
             auto row = group_by_name_(spec.name);
             if (row.next()) id = row.integer(0);
         }
-        std::map<std::string, std::int64_t> handles;
+        Handles handles;
         if (id != 0) {
-            auto row = group_handles_(id);
-            while (row.next()) handles.emplace(row.text(0), row.integer(1));
+            auto row = group_by_id_(id);
+            if (row.next()) handles = handles_of(row.text(4));
         }
         const bool fresh = id == 0;
         const std::int64_t begins = fresh ? begin_of(spec.start) : 0;
@@ -834,7 +958,7 @@ public:
             (void)type_id(type, std::nullopt);
             grown |= handles.emplace(type, fresh ? 1 : head() + 1).second;
         }
-        const std::string text = json_of(handles);
+        const std::string text = encode(handles);
         if (fresh) {
             insert_group_.run(spec.name, std::string_view(text), begins, begins, now());
             id = sqlite3_last_insert_rowid(connection_->handle());
@@ -989,6 +1113,12 @@ public:
 
     /// Our row in sourced_workers, made at the first claim.
     [[nodiscard]] std::int64_t worker() {
+        // Who was taken for dead while he stood still must not claim under a number that nobody knows any more: such a
+        // claim would never be taken back.
+        if (worker_ != 0 && !std::exchange(worker_checked_, true)) {
+            auto row = own_worker_(worker_);
+            if (!row.next()) worker_ = 0;
+        }
         if (worker_ == 0) {
             insert_worker_.run(static_cast<std::int64_t>(::getpid()), host_, boot_id_, now());
             worker_ = sqlite3_last_insert_rowid(connection_->handle());
@@ -1036,6 +1166,11 @@ public:
     }
 
     [[nodiscard]] Connection& connection() noexcept { return *connection_; }
+    /// Forgets the connection without closing it: it belongs to the process that forked us.
+    void abandon() noexcept {
+        bank_.finalize();
+        (void)connection_.release();
+    }
     [[nodiscard]] int wal_frames() const noexcept { return wal_frames_.load(std::memory_order_relaxed); }
     void set_checkpoint(std::function<void()> checkpoint) { checkpoint_ = std::move(checkpoint); }
 
@@ -1071,19 +1206,12 @@ private:
 
     // ---- the engine's side of user transactions
 
-    /// While it lives, SQL is the user's (or, from inside user code, the engine's again).
     class UserMode {
     public:
-        UserMode(Writer& writer, bool user) noexcept : writer_(writer), before_(writer.user_mode_) {
-            writer.user_mode_ = user;
-        }
-        UserMode(const UserMode&) = delete;
-        UserMode& operator=(const UserMode&) = delete;
-        ~UserMode() { writer_.user_mode_ = before_; }
+        UserMode(Writer& writer, bool user) noexcept : mode_(*writer.connection_, user) {}
 
     private:
-        Writer& writer_;
-        bool before_;
+        Connection::UserMode mode_;
     };
 
     class UserTransaction final : public Transaction {
@@ -1091,54 +1219,32 @@ private:
         explicit UserTransaction(Writer& writer) : writer_(writer) {}
         Appended append(std::string_view stream, const Messages& messages, Expect expect) override {
             const UserMode mode(writer_, false);
-            const Appended appended = writer_.append(stream, messages, expect);
-            writer_.flush();
-            return appended;
+            check();
+            return writer_.append_apart(stream, messages, expect);
         }
 
     private:
         std::vector<Row> do_query(std::string_view sql, const std::vector<Value>& arguments) override {
+            check();
             return writer_.connection_->query(sql, arguments);
         }
         std::int64_t do_execute(std::string_view sql, const std::vector<Value>& arguments) override {
+            check();
             const auto before = sqlite3_total_changes64(writer_.connection_->handle());
             (void)writer_.connection_->query(sql, arguments);
-            if (writer_.new_trigger_) {
-                const UserMode mode(writer_, false);
-                writer_.new_trigger_ = false;
-                writer_.choose_triggers();
-            }
+            writer_.notice_triggers();
             return sqlite3_total_changes64(writer_.connection_->handle()) - before;
         }
         SQLite::Database& do_database() override { return writer_.connection_->database(); }
+        /// SQL that fails badly enough ends the whole transaction; what came next would be committed alone.
+        void check() const {
+            if (!writer_.connection_->in_transaction()) {
+                throw StoreError("the transaction has been rolled back by an earlier error: nothing more can be done in it");
+            }
+        }
 
         Writer& writer_;
     };
-
-    static int authorize(void* self, int action, const char* first, const char* second, const char*, const char*) {
-        auto& writer = *static_cast<Writer*>(self);
-        if (!writer.user_mode_) return SQLITE_OK;
-        if (action == SQLITE_CREATE_TRIGGER || action == SQLITE_CREATE_TEMP_TRIGGER) writer.new_trigger_ = true;
-        const auto ours = [](const char* name) { return name && std::string_view(name).starts_with("sourced_"); };
-        switch (action) {
-        case SQLITE_TRANSACTION:
-        case SQLITE_SAVEPOINT:
-        case SQLITE_ATTACH:
-        case SQLITE_DETACH: return SQLITE_DENY;
-        case SQLITE_PRAGMA: return second ? SQLITE_DENY : SQLITE_OK;
-        case SQLITE_INSERT:
-        case SQLITE_UPDATE:
-        case SQLITE_DELETE:
-        case SQLITE_DROP_TABLE:
-        case SQLITE_DROP_VIEW: return ours(first) ? SQLITE_DENY : SQLITE_OK;
-        case SQLITE_DROP_INDEX:
-        case SQLITE_DROP_TRIGGER:
-        case SQLITE_CREATE_TRIGGER:
-        case SQLITE_CREATE_INDEX:
-        case SQLITE_ALTER_TABLE: return ours(second) ? SQLITE_DENY : SQLITE_OK;
-        default: return SQLITE_OK;
-        }
-    }
 
     /// The append-only triggers guard the log against strangers. On this connection they would guard it against
     /// nobody (`authorize` does), and an insert costs 3.9 us with them, 2.1 without: so triggers are off here unless the
@@ -1158,6 +1264,13 @@ private:
             any = row.next();
         }
         sqlite3_db_config(connection_->handle(), SQLITE_DBCONFIG_ENABLE_TRIGGER, any ? 1 : 0, nullptr);
+    }
+
+    void notice_triggers() {
+        if (!connection_->new_trigger()) return;
+        const UserMode mode(*this, false);
+        schema_cookie_seen_ = -1;  // a temporary trigger does not change it
+        choose_triggers();
     }
 
     /// Resets whatever statement user code has left on a row: it would pin the snapshot and block the next BEGIN.
@@ -1182,7 +1295,7 @@ private:
             }
         }
         run(batch);
-        if (checkpoint_ && wal_frames() >= checkpoint_frames_) checkpoint_();
+        if (checkpoint_ && connection_ && wal_frames() >= checkpoint_frames_) checkpoint_();
         Unit* next = nullptr;
         {
             const std::lock_guard lock(mutex_);
@@ -1206,7 +1319,7 @@ private:
     enum class Attempt { committed, culprit, again, apart, trouble };
 
     void run(const std::vector<Unit*>& batch) {
-        store_inside = this;
+        const Inside inside(this);
         std::vector<Unit*> live = batch;
         bool apart = false;
         while (!live.empty()) {
@@ -1227,7 +1340,6 @@ private:
                 break;
             }
         }
-        store_inside = nullptr;
     }
 
     /// One transaction over the first `count` units.
@@ -1238,6 +1350,7 @@ private:
         now_ = 0;
         bool committing = false;
         try {
+            if (!connection_) connect();  // it was lost with a COMMIT that failed
             if (!live.front()->in_transaction) {
                 live.front()->work();
                 return Attempt::committed;
@@ -1245,6 +1358,7 @@ private:
             begin();
             for (current = 0; current < count; ++current) work(*live[current]);
             flush();
+            (void)head();  // known before the commit: after it nothing may fail any more
             committing = true;
             commit_.run();
         } catch (const SqliteError& sqlite) {
@@ -1317,8 +1431,8 @@ private:
     }
 
     void undo() noexcept {
-        close_statements();
-        if (connection_->in_transaction()) {
+        if (connection_) close_statements();
+        if (connection_ && connection_->in_transaction()) {
             sqlite3_exec(connection_->handle(), "ROLLBACK", nullptr, nullptr, nullptr);
         }
         if (std::exchange(worker_is_new_, false)) worker_ = 0;
@@ -1341,9 +1455,10 @@ private:
                     all = live[i]->survived && live[i]->survived();
                 }
             }
+            (void)head();
             rollback_.run();
-            forget();
             if (!all) return Attempt::trouble;
+            types_unknown_ = true;
             announce();
             return Attempt::committed;
         } catch (const StoreError&) {
@@ -1688,7 +1803,11 @@ private:
             update_scanned_.run(group.scanned, group.id);
             group.stored_scanned = group.scanned;
         }
-        for (auto& claim : result.claims) name_stream(claim);
+        for (auto& claim : result.claims) {
+            name_stream(claim);
+            // The search may have gone on in its stream after it was taken.
+            if (const auto* offset = find_offset({group.id, claim.stream})) claim.known = offset->known;
+        }
         result.scanned = group.scanned;
         result.more = group.maybe_ready || group.scanned < head();
     }
@@ -1784,10 +1903,6 @@ private:
         }
     }
 
-    static std::string json_of(const std::map<std::string, std::int64_t>& handles) {
-        return encode(handles);
-    }
-
     // ---- forgetting
 
     /// Drops everything remembered: after a rollback, and when another process has written.
@@ -1798,6 +1913,7 @@ private:
         dirty_heads_.clear();
         has_scheduled_.reset();
         committed_types_.clear();
+        worker_checked_ = false;
         head_ = -1;
     }
     void forget_groups() noexcept {
@@ -1813,19 +1929,27 @@ private:
 
     void connect() {
         const bool memory = options_.path.empty();
-        connection_ = std::make_unique<Connection>(memory ? ":memory:" : options_.path, SQLITE_OPEN_READWRITE,
-                                                   options_.vfs);
+        std::unique_ptr<Connection> connection;
+        try {
+            connection = std::make_unique<Connection>(memory ? ":memory:" : options_.path, SQLITE_OPEN_READWRITE,
+                                                      options_.vfs);
+        } catch (const SQLite::Exception& error) {
+            throw SqliteError(explain(error.getErrorCode()) + " (" + error.what() + ")", error.getErrorCode());
+        }
+        sqlite3_busy_handler(connection->handle(), &Writer::wait_busy, this);
+        connection->execute(options_.durability == Durability::full ? "PRAGMA synchronous=FULL"
+                                                                    : "PRAGMA synchronous=NORMAL");
+        sqlite3_wal_hook(connection->handle(), &Writer::count_frames, this);
+        connection_ = std::move(connection);
         bank_.handle = connection_->handle();
-        sqlite3_busy_handler(bank_.handle, &Writer::wait_busy, this);
-        connection_->execute(options_.durability == Durability::full ? "PRAGMA synchronous=FULL"
-                                                                     : "PRAGMA synchronous=NORMAL");
-        sqlite3_set_authorizer(bank_.handle, &Writer::authorize, this);
-        sqlite3_wal_hook(bank_.handle, &Writer::count_frames, this);
-        version_ = watched_version_ = schema_cookie_seen_ = -1;
+        version_ = schema_cookie_seen_ = -1;
+        watched_version_ = -1;
+        if (!memory) (void)others_wrote();
     }
 
     void reconnect() {
         bank_.finalize();
+        bank_.handle = nullptr;
         connection_.reset();
         connect();
     }
@@ -1889,8 +2013,6 @@ private:
     std::int64_t version_ = -1;
     std::int64_t watched_version_ = -1;
     std::int64_t schema_cookie_seen_ = -1;
-    bool new_trigger_ = false;
-    bool user_mode_ = false;
     bool rolled_back_ = false;  // a savepoint took back the part that failed
 
     // What this transaction did, for those who wait for it.
@@ -1903,6 +2025,7 @@ private:
     // What this process is, whatever the file says.
     std::unordered_map<std::int64_t, std::unordered_set<std::string>> declared_;  // by group
     std::int64_t worker_ = 0;
+    bool worker_checked_ = false;  // the row is known to be there
     bool worker_is_new_ = false;  // its row is not committed yet
     std::string host_;
     std::string boot_id_;
@@ -1957,10 +2080,8 @@ private:
                "c.occurred_at, c.metadata, c.payload FROM sourced_scheduled c JOIN sourced_types t ON t.id = c.type "
                "WHERE c.due_at <= ? ORDER BY c.due_at, c.id LIMIT ?"};
     Statement delete_scheduled_{bank_, "DELETE FROM sourced_scheduled WHERE id = ?"};
-    Statement group_by_id_{bank_, "SELECT name, status, begins, scanned FROM sourced_groups WHERE id = ?"};
+    Statement group_by_id_{bank_, "SELECT name, status, begins, scanned, handles FROM sourced_groups WHERE id = ?"};
     Statement group_by_name_{bank_, "SELECT id FROM sourced_groups WHERE name = ? AND active = 1"};
-    Statement group_handles_{
-        bank_, "SELECT h.key, h.value FROM sourced_groups g, json_each(g.handles) h WHERE g.id = ?"};
     Statement insert_group_{bank_, "INSERT INTO sourced_groups(name, generation, active, handles, begins, scanned, "
                                    "status, created_at) VALUES(?, 1, 1, ?, ?, ?, 'active', ?)"};
     Statement update_handles_{bank_, "UPDATE sourced_groups SET handles = ? WHERE id = ?"};
@@ -2002,6 +2123,7 @@ private:
     Statement workers_{bank_, "SELECT id, beat, host, boot_id FROM sourced_workers"};
     Statement ownerless_{bank_, "SELECT DISTINCT owner FROM sourced_offsets WHERE state = 2 "
                                 "AND owner NOT IN (SELECT id FROM sourced_workers)"};
+    Statement own_worker_{bank_, "SELECT 1 FROM sourced_workers WHERE id = ?"};
     Statement delete_worker_{bank_, "DELETE FROM sourced_workers WHERE id = ?"};
     Statement take_back_{
         bank_, "UPDATE sourced_offsets SET fence = fence + 1, owner = NULL, deaths = deaths + 1, "
@@ -2151,8 +2273,18 @@ public:
         row.next();
         return row.integer(0);
     }
-    void begin() { begin_.run(); }
-    void end() { end_.run(); }
+    /// Everything that `body` reads is of one state.
+    template <class Body>
+    void at_once(const Body& body) {
+        begin_.run();
+        try {
+            body();
+        } catch (...) {
+            if (connection_.in_transaction()) end_.run();
+            throw;
+        }
+        end_.run();
+    }
 
 private:
     struct Type {
@@ -2161,7 +2293,7 @@ private:
     };
 
     std::vector<Row> do_query(std::string_view sql, const std::vector<Value>& arguments) override {
-        return connection_.query(sql, arguments);
+        return connection_.read(sql, arguments);
     }
 
     static std::int64_t limit(std::size_t count) {
@@ -2221,8 +2353,7 @@ private:
         group.error_position = row.integer(6);
         group.begins = row.integer(7);
         group.scanned = row.integer(8);
-        auto types = handles_(group.id);
-        while (types.next()) group.types.emplace_back(types.text(0));
+        for (const auto& [name, since] : handles_of(row.text(9))) group.types.push_back(name);
         return group;
     }
 
@@ -2240,7 +2371,17 @@ private:
             auto row = retry_error_(group.id);
             if (row.next()) group.retry_error = row.text(0);
         }
-        auto row = lag_(group.id, group.scanned);
+        Handles since_by_id;
+        {
+            auto row = handles_(group.id);
+            row.next();
+            for (const auto& [name, since] : handles_of(row.text(0))) {
+                auto type = type_by_name_(name);
+                if (type.next()) since_by_id.emplace(std::to_string(type.integer(0)), since);
+            }
+        }
+        const std::string handles = encode(since_by_id);
+        auto row = lag_(group.id, group.scanned, std::string_view(handles));
         row.next();
         group.lag = row.integer(0);
         if (group.lag > 0) {
@@ -2292,9 +2433,9 @@ private:
                "ORDER BY c.due_at, c.id LIMIT ?"};
     Statement counts_{bank_, "SELECT (SELECT count(*) FROM sourced_streams WHERE seq > 0), "
                              "(SELECT count(*) FROM sourced_scheduled)"};
-    Statement groups_{bank_, "SELECT id, name, status, reason, error_type, error_text, error_position, begins, scanned "
+    Statement groups_{bank_, "SELECT id, name, status, reason, error_type, error_text, error_position, begins, scanned, handles "
                              "FROM sourced_groups WHERE active = 1 ORDER BY id"};
-    Statement handles_{bank_, "SELECT h.key FROM sourced_groups g, json_each(g.handles) h WHERE g.id = ? ORDER BY h.key"};
+    Statement handles_{bank_, "SELECT handles FROM sourced_groups WHERE id = ?"};
     Statement offsets_of_{
         bank_, "SELECT count(*) FILTER (WHERE highest > 0 AND acked > 0), coalesce(min(acked) FILTER (WHERE highest > 0 AND acked > 0), 0), "
                "coalesce(max(acked) FILTER (WHERE highest > 0), 0), count(*) FILTER (WHERE state = 3), min(retry_at) "
@@ -2303,8 +2444,7 @@ private:
                                   "ORDER BY retry_at DESC LIMIT 1"};
     // What discovery has found and not handled, and what it has not looked at.
     Statement lag_{
-        bank_, "WITH handled AS (SELECT t.id AS type, h.value AS since FROM sourced_groups g, json_each(g.handles) h "
-               "JOIN sourced_types t ON t.name = h.key WHERE g.id = ?1), "
+        bank_, "WITH handled AS MATERIALIZED (SELECT CAST(key AS INTEGER) AS type, value AS since FROM json_each(?3)), "
                "open AS (SELECT m.recorded_at FROM sourced_offsets o JOIN sourced_messages m ON m.stream = o.stream "
                "JOIN handled ON handled.type = m.type AND m.position >= handled.since "
                "WHERE o.grp = ?1 AND o.pending IS NOT NULL AND m.position > o.acked AND m.position <= ?2 "
@@ -2347,6 +2487,11 @@ public:
                 // The claims come back when our beat is seen to stand still.
                 warn(std::string("closing ") + where() + ": " + error.what());
             }
+        } else {
+            // Closing them here could run the checkpoint of a last close beside the parent's connections.
+            for (auto& reader : readers_) (void)reader.release();
+            (void)checkpointer_.release();
+            writer_.abandon();
         }
         for (const int file : {inotify_, interrupt_}) {
             if (file >= 0) ::close(file);
@@ -2426,16 +2571,7 @@ public:
         return position;
     }
     void read(const std::function<void(Reader&)>& body) override {
-        reading("read", [&](Reading& reading) {
-            reading.begin();
-            try {
-                body(reading);
-            } catch (...) {
-                reading.end();
-                throw;
-            }
-            reading.end();
-        });
+        reading("read", [&](Reading& reading) { reading.at_once([&] { body(reading); }); });
     }
 
     // ---- schedule
@@ -2538,7 +2674,7 @@ public:
     }
     Stats stats() override {
         Stats stats;
-        reading("read stats", [&](Reading& reading) { stats = reading.stats(); });
+        reading("read stats", [&](Reading& reading) { reading.at_once([&] { stats = reading.stats(); }); });
         return stats;
     }
 
@@ -2585,8 +2721,10 @@ public:
 private:
     /// A connection for reading and its statements.
     struct ReadConnection {
-        ReadConnection(const std::string& path, const std::string& vfs)
+        ReadConnection(const std::string& path, const std::string& vfs, Duration busy_timeout)
             : connection(path, SQLITE_OPEN_READONLY, vfs), reading(connection) {
+            const auto milliseconds = std::chrono::duration_cast<std::chrono::milliseconds>(busy_timeout);
+            sqlite3_busy_timeout(connection.handle(), static_cast<int>(milliseconds.count()));
             connection.execute("PRAGMA mmap_size=268435456");
         }
         Connection connection;
@@ -2600,7 +2738,7 @@ private:
     }
 
     void check_call() const {
-        if (store_inside == &writer_) {
+        if (Inside::of(&writer_)) {
             throw Error("the store was called from inside one of its own transactions: use the Transaction instead");
         }
         if (::getpid() != pid_) {
@@ -2691,7 +2829,7 @@ private:
 
     std::unique_ptr<ReadConnection> connect_reader() {
         try {
-            return std::make_unique<ReadConnection>(options_.path, options_.vfs);
+            return std::make_unique<ReadConnection>(options_.path, options_.vfs, options_.busy_timeout);
         } catch (const SQLite::Exception& error) {
             throw SqliteError("open " + where() + " for reading: " + explain(error.getErrorCode()) + " (" +
                                   error.what() + ")",
@@ -2979,16 +3117,15 @@ private:
                 violated("I4", text_of("group '", group.name, "' has searched the log up to position ", group.scanned,
                                        ", it began behind ", group.begins, " and the log ends at ", head_));
             }
-            auto types = handles_(group.id);
-            while (types.next()) {
-                const auto found = std::find_if(type_rows_.begin(), type_rows_.end(), [&](const auto& entry) {
-                    return entry.second.name == types.text(0);
+            for (const auto& entry : handles_of(row.text(4))) {
+                const auto found = std::find_if(type_rows_.begin(), type_rows_.end(), [&](const auto& type) {
+                    return type.second.name == entry.first;
                 });
                 if (found == type_rows_.end()) {
-                    violated("I4", text_of("group '", group.name, "' handles '", types.text(0), "', which is no type"));
+                    violated("I4", text_of("group '", group.name, "' handles '", entry.first, "', which is no type"));
                     continue;
                 }
-                found->second.interests.push_back({&group, types.integer(1)});
+                found->second.interests.push_back({&group, entry.second});
             }
         }
     }
@@ -3363,8 +3500,7 @@ private:
     Statement foreign_key_check_{bank_, "PRAGMA foreign_key_check"};
     Statement newest_{bank_, "SELECT position FROM sourced_messages ORDER BY position DESC LIMIT 1"};
     Statement types_{bank_, "SELECT id, name, kind FROM sourced_types"};
-    Statement groups_{bank_, "SELECT id, name, begins, scanned FROM sourced_groups WHERE active = 1"};
-    Statement handles_{bank_, "SELECT h.key, h.value FROM sourced_groups g, json_each(g.handles) h WHERE g.id = ?"};
+    Statement groups_{bank_, "SELECT id, name, begins, scanned, handles FROM sourced_groups WHERE active = 1"};
     Statement log_{bank_, "SELECT position, stream, seq, type, schema, id, causation, correlation, recorded_at, occurred_at, "
                           "metadata, payload, erased_at, checksum FROM sourced_messages NOT INDEXED ORDER BY position"};
     Statement stream_by_id_{bank_, "SELECT name FROM sourced_streams WHERE id = ?"};
@@ -3434,10 +3570,20 @@ std::int64_t single(Connection& connection, const char* sql) {
     return rows.empty() ? 0 : rows.front().integer(0);
 }
 
+void check_owner(Connection& connection) {
+    const auto owner = single(connection, "PRAGMA application_id");
+    if (owner != 0 && owner != application_id) {
+        throw StoreError("it belongs to another application (application_id " + std::to_string(owner) + ")");
+    }
+    const auto encoding = connection.query("PRAGMA encoding", {}).at(0).text(0);
+    if (encoding != "UTF-8") throw StoreError("its text is stored as " + encoding + ", it has to be UTF-8");
+}
+
 /// Several processes may open a fresh file at once, and switching to WAL waits for no lock by itself.
 void switch_to_wal(Connection& connection, std::chrono::steady_clock::time_point deadline) {
     while (true) {
         try {
+            check_owner(connection);  // before anything is changed
             const auto rows = connection.query("PRAGMA journal_mode=WAL", {});
             if (!rows.empty() && rows.front().text(0) == "wal") return;
             throw StoreError("it cannot be switched to WAL mode, SQLite keeps '" +
@@ -3451,10 +3597,7 @@ void switch_to_wal(Connection& connection, std::chrono::steady_clock::time_point
 }
 
 void install_schema(Connection& connection) {
-    const auto owner = single(connection, "PRAGMA application_id");
-    if (owner != 0 && owner != application_id) {
-        throw StoreError("it belongs to another application (application_id " + std::to_string(owner) + ")");
-    }
+    check_owner(connection);
     if (single(connection, "SELECT count(*) FROM sqlite_master WHERE name = 'sourced_meta'") == 0) {
         connection.execute(schema_sql);
         connection.execute("INSERT INTO sourced_meta VALUES('store_id', lower(hex(randomblob(16))))");

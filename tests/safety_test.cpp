@@ -144,9 +144,12 @@ TEST_CASE("child: zombie" * doctest::skip()) {
     ::raise(SIGSTOP);  // for longer than a claim lives; the parent lets us go on
     const auto outcomes = store->exchange(late).outcomes;
     Child::report(outcomes.at(0).result == Outcome::Result::lost ? "lost" : "written");
-    late.finished.clear();
-    work_until_idle(*store, group);  // and it is a good worker again
-    Child::report("idle");
+    // It is a good worker again, under a name that the others know.
+    late.finished = {decide(*store, claim_one(*store, group))};
+    Child::report("holds");
+    REQUIRE(Child::told());
+    CHECK(store->exchange(late).outcomes.at(0).result == Outcome::Result::done);
+    work_until_idle(*store, group);
 }
 
 TEST_CASE("Zombie: a process stopped past its claim's expiry comes back to nothing, and all is done once and in order") {
@@ -165,7 +168,9 @@ TEST_CASE("Zombie: a process stopped past its claim's expiry comes back to nothi
         send(*store, "s", 5);
         zombie.signal(SIGCONT);
         CHECK(zombie.line() == "lost");
-        CHECK(zombie.line() == "idle");
+        CHECK(zombie.line() == "holds");
+        CHECK(violations(path) == "");
+        zombie.tell("go on");
         CHECK(zombie.wait() == 0);
         CHECK(store->stats().group("workers").lag == 0);
     }
@@ -888,16 +893,18 @@ TEST_CASE("Kill storm: processes die at any moment, and every acknowledged comma
     const auto duration = std::chrono::seconds(given && *given ? std::stoi(given) : 20);
     Storm storm(330);
     storm.start(6);
+    const auto wanted = duration.count() * (support::sanitized ? 2 : 15);
     int kills = 0;
-    const auto end = std::chrono::steady_clock::now() + duration;
-    while (std::chrono::steady_clock::now() < end) {
-        storm.deposit_for(90ms);
+    const auto begun = std::chrono::steady_clock::now();
+    const auto past = [&](auto time) { return std::chrono::steady_clock::now() > begun + time; };
+    while (!past(duration) || (kills < wanted && !past(3 * duration))) {  // a busy machine gets more time
+        storm.deposit_for(70ms);
         storm.kill_one();
         ++kills;
     }
     storm.kill_all();
     MESSAGE(kills << " kills in " << duration.count() << " s");
-    CHECK(kills >= duration.count() * (support::sanitized ? 2 : 15));
+    CHECK(kills >= wanted);
     storm.check();
 }
 
@@ -907,9 +914,9 @@ TEST_CASE("Zombie storm: processes are stopped past their claims' expiry and go 
     for (int i = 0; i < 10; ++i) {
         Child& zombie = storm.any();
         storm.deposit_for(100ms);
+        // It may stand still in the middle of a write, and nobody else can write then: the others wait, and so do we.
         zombie.signal(SIGSTOP);
-        const auto until = std::chrono::steady_clock::now() + 2 * storm_claim_time + 50ms;
-        while (std::chrono::steady_clock::now() < until) storm.deposit_for(20ms);
+        ::poll(nullptr, 0, static_cast<int>(2 * storm_claim_time / 1ms));
         zombie.signal(SIGCONT);
     }
     storm.kill_all();

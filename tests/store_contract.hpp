@@ -485,7 +485,9 @@ TEST_CASE_TEMPLATE("Store: an append is idempotent by message id", Kind_, STORE_
         Message other = later;
         other.payload = "{}";
         CHECK_THROWS_AS(store->schedule({due(at(3'000'000'000), "s5", other)}), Invalid);
-        CHECK_THROWS_AS(store->schedule({due(at(3'000'000'000), "s1", list[1])}) , Invalid);
+        store->schedule({due(at(3'000'000'000), "s1", list[1])});  // happened already
+        CHECK_THROWS_AS(store->schedule({due(at(3'000'000'000), "s2", list[1])}), Invalid);
+        CHECK(store->scheduled().size() == 1);
         CHECK(store->promote(at(3'000'000'000)) == 1);
         CHECK(store->append("s5", {later}).repeated);
     }
@@ -1647,7 +1649,9 @@ TEST_CASE_TEMPLATE("Store: a reset lets a group pass again what it had handled, 
     }
     SUBCASE("from a position") {
         store->reset_group("g", 3, nullptr);
-        CHECK(drain(*store, group, {"E"}) == Numbers{4, 5, 6});
+        Numbers again = drain(*store, group, {"E"});
+        std::sort(again.begin(), again.end());
+        CHECK(again == Numbers{4, 5, 6});
     }
     SUBCASE("on_reset throws: nothing is reset") {
         CHECK_THROWS_AS(store->reset_group("g", 0,
@@ -1743,6 +1747,7 @@ TEST_CASE_TEMPLATE("Store: a command handled at once is decided on the state it 
         const Messages sent = direct.messages;
         CHECK(decide(2).result == DirectOutcome::Result::done);
         direct.messages = sent;
+        direct.decided_on = 4;
         const DirectOutcome again = store->commit_direct(direct);
         CHECK(again.appended.repeated);
         CHECK(again.appended.last_seq == 2);

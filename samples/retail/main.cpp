@@ -76,15 +76,14 @@ std::optional<sourced::Message> last_sent(sourced::Store& store) {
     return std::move(last.front());
 }
 
-// Lines that have reached every read model.
+// Lines that have reached the tables of revenue: these have few rows, so asking is cheap.
 std::int64_t lines_done(sourced::Store& store) {
     std::int64_t lines = 0;
     store.read([&](sourced::Reader& db) {
-        for (const auto& row : db.query("select min((select total(lines) from invoices), "
-                                        "(select total(state ->> 'lines') from projection_revenue_by_country), "
-                                        "(select total(state ->> 'lines') from projection_revenue_by_month))")) {
-            lines = row.integer(0);
-        }
+        const auto row = db.row(
+            "select min((select total(state ->> 'lines') from projection_revenue_by_country), "
+            "(select total(state ->> 'lines') from projection_revenue_by_month))");
+        lines = row ? row->integer(0) : 0;
     });
     return lines;
 }

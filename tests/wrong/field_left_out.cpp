@@ -1,5 +1,5 @@
-// expect: 2 names provided
-// lines: 40
+// expect: only 2 names
+// lines: 60
 #include <sourced.hpp>
 
 struct Add {

@@ -500,7 +500,9 @@ struct Offset {
     std::optional<std::string> error_type;
     std::optional<std::string> error_text;
 
-    bool dirty = false;
+    bool stored = false;   // the row is in the table
+    bool dirty = false;    // it is to be written
+    bool trouble = false;  // with its retries, errors and deaths
     std::int64_t clean_seq = 0;  // every message of the stream up to this seq has been handled or is of no interest
 };
 
@@ -1065,6 +1067,7 @@ public:
         }
         if (!reacts) offset->acked = offset->highest = offset->known = appended.last_position;
         offset->clean_seq = reacts ? appended.first_seq : appended.last_seq;
+        offset->trouble |= offset->attempts != 0;
         offset->attempts = 0;
         offset->attempted.reset();
         touch({group.id, head->id}, *offset);
@@ -1192,6 +1195,11 @@ private:
     struct Type {
         std::int64_t id;
         std::int64_t kind;  // -1: not known
+    };
+    struct Logged {
+        std::int64_t position;
+        std::int64_t stream;
+        std::int64_t type;
     };
     struct Seen {
         std::int64_t beat;
@@ -1541,6 +1549,7 @@ private:
         }
         ++head_;
         ++head.seq;
+        remember({row.position, head.id, type});
         note_type(message.type);
         return true;
     }
@@ -1550,6 +1559,13 @@ private:
             if (*known == name) return;
         }
         committed_types_.push_back(&types_.find(name)->first);
+    }
+
+    /// What was appended here lately need not be read again to be found.
+    void remember(const Logged& message) {
+        if (!recent_.empty() && recent_.back().position + 1 != message.position) recent_.clear();
+        if (recent_.size() >= recent_messages) recent_.pop_front();
+        recent_.push_back(message);
     }
 
     [[nodiscard]] bool has_scheduled() {
@@ -1621,6 +1637,7 @@ private:
         offset.retry_at = maybe(10);
         if (!row.null(11)) offset.error_type = std::string(row.text(11));
         if (!row.null(12)) offset.error_text = std::string(row.text(12));
+        offset.stored = true;
         return &offsets_.emplace(key, std::move(offset)).first->second;
     }
 
@@ -1637,6 +1654,20 @@ private:
         if (!std::exchange(offset.dirty, true)) dirty_offsets_.emplace_back(key, &offset);
     }
 
+    /// The short update is what nearly always happens: 1.5 us instead of 1.9 for one that names every column.
+    void write(OffsetKey key, Offset& o) {
+        if (!std::exchange(o.stored, true)) {
+            insert_offset_.run(key.group, key.stream, o.acked, o.known, o.highest, o.pending, o.state, o.owner, o.fence);
+            o.trouble |= o.attempts != 0 || o.deaths != 0;
+        } else {
+            update_offset_.run(key.group, key.stream, o.acked, o.known, o.highest, o.pending, o.state, o.owner, o.fence);
+        }
+        if (o.trouble) {
+            update_trouble_.run(key.group, key.stream, o.attempts, o.attempted, o.deaths, o.retry_at, o.error_type,
+                                o.error_text);
+        }
+    }
+
     /// Writes what has only changed in memory so far.
     void flush() {
         const UserMode mode(*this, false);
@@ -1646,10 +1677,8 @@ private:
         }
         dirty_heads_.clear();
         for (auto& [key, offset] : dirty_offsets_) {
-            const Offset& o = *offset;
-            upsert_offset_.run(key.group, key.stream, o.acked, o.known, o.highest, o.pending, o.state, o.owner, o.fence,
-                               o.attempts, o.attempted, o.deaths, o.retry_at, o.error_type, o.error_text);
-            offset->dirty = false;
+            write(key, *offset);
+            offset->dirty = offset->trouble = false;
         }
         dirty_offsets_.clear();
     }
@@ -1692,6 +1721,7 @@ private:
 
     void advance(const Handled& handled, OffsetKey key, Offset& offset) {
         if (handled.acked > offset.acked) {
+            offset.trouble |= offset.attempts != 0 || offset.deaths != 0 || offset.error_type;
             offset.attempts = 0;
             offset.attempted.reset();
             offset.deaths = 0;
@@ -1705,6 +1735,7 @@ private:
         offset.pending = offset.known > offset.acked ? std::optional(offset.acked + 1) : std::nullopt;
         offset.state = offset.pending ? ready : idle;
         offset.owner.reset();
+        offset.trouble |= offset.retry_at.has_value();
         offset.retry_at.reset();
         Group& group = this->group(key.group);
         if (offset.state == ready) group.maybe_ready = true;
@@ -1713,6 +1744,7 @@ private:
     }
 
     void record(const Failure& failure, Group& group, OffsetKey key, Offset& offset) {
+        offset.trouble = true;
         offset.attempts = offset.attempted == failure.position ? offset.attempts + 1 : 1;
         offset.attempted = failure.position;
         offset.error_type = failure.type;
@@ -1839,31 +1871,44 @@ private:
     /// Searches the log for the group from where it was last searched, claims what it finds at once while
     /// fewer than `wanted` claims are taken, and ends there. Gives the number of messages it looked at.
     std::size_t discover(Group& group, std::size_t wanted, Exchanged& result) {
-        auto row = log_types_(group.scanned);
         std::size_t looked = 0;
+        if (!recent_.empty() && recent_.front().position <= group.scanned + 1) {
+            auto entry = recent_.begin() + (group.scanned + 1 - recent_.front().position);
+            for (; looked < searched_at_once && entry != recent_.end(); ++entry) {
+                ++looked;
+                if (!notice(group, *entry, wanted, result)) break;
+            }
+            return looked;
+        }
+        auto row = log_types_(group.scanned);
         while (looked < searched_at_once && row.next()) {
             ++looked;
-            const std::int64_t position = row.integer(0);
-            group.scanned = position;
-            const auto since = group.since.find(row.integer(2));
-            if (since == group.since.end() || position < since->second) continue;
-            const std::int64_t stream = row.integer(1);
-            Offset& offset = make_offset({group.id, stream}, position - 1);
-            if (position <= offset.acked || position <= offset.known) continue;
-            offset.known = position;
-            if (!offset.pending) offset.pending = position;
-            if (offset.state == idle && result.claims.size() < wanted) {
-                result.claims.push_back(take(group, stream, offset));
-                if (result.claims.size() == wanted) break;
-                continue;
-            }
-            if (offset.state == idle) {
-                offset.state = ready;
-                group.maybe_ready = true;
-            }
-            touch({group.id, stream}, offset);
+            if (!notice(group, {row.integer(0), row.integer(1), row.integer(2)}, wanted, result)) break;
         }
         return looked;
+    }
+
+    /// False: as many claims are taken as were wanted.
+    bool notice(Group& group, const Logged& message, std::size_t wanted, Exchanged& result) {
+        const std::int64_t position = message.position;
+        group.scanned = position;
+        const auto since = group.since.find(message.type);
+        if (since == group.since.end() || position < since->second) return true;
+        const std::int64_t stream = message.stream;
+        Offset& offset = make_offset({group.id, stream}, position - 1);
+        if (position <= offset.acked || position <= offset.known) return true;
+        offset.known = position;
+        if (!offset.pending) offset.pending = position;
+        if (offset.state == idle && result.claims.size() < wanted) {
+            result.claims.push_back(take(group, stream, offset));
+            return result.claims.size() < wanted;
+        }
+        if (offset.state == idle) {
+            offset.state = ready;
+            group.maybe_ready = true;
+        }
+        touch({group.id, stream}, offset);
+        return true;
     }
 
     void note_culprit(std::size_t index, std::map<std::size_t, std::exception_ptr>& culprits,
@@ -1909,6 +1954,7 @@ private:
     void forget() noexcept {
         streams_.clear();
         types_.clear();
+        recent_.clear();
         forget_groups();
         dirty_heads_.clear();
         has_scheduled_.reset();
@@ -1984,6 +2030,7 @@ private:
     }
 
     static constexpr std::size_t cached_rows = 200'000;
+    static constexpr std::size_t recent_messages = 65'536;
     static constexpr std::size_t searched_at_once = 4096;
     static constexpr std::size_t searched_at_most = 32'768;
 
@@ -2004,6 +2051,7 @@ private:
     ByName<Type> types_;
     std::unordered_map<std::int64_t, Group> groups_;
     std::unordered_map<OffsetKey, Offset, OffsetKeyHash> offsets_;
+    std::deque<Logged> recent_;  // the end of the log, without a gap
     std::vector<Head*> dirty_heads_;
     std::vector<std::pair<OffsetKey, Offset*>> dirty_offsets_;
     std::optional<bool> has_scheduled_;
@@ -2104,14 +2152,15 @@ private:
     Statement offset_by_key_{
         bank_, "SELECT acked, known, highest, pending, state, owner, fence, attempts, attempted, deaths, retry_at, "
                "error_type, error_text FROM sourced_offsets WHERE grp = ? AND stream = ?"};
-    Statement upsert_offset_{
+    Statement insert_offset_{
         bank_, "INSERT INTO sourced_offsets(grp, stream, acked, known, highest, pending, state, owner, fence, attempts, "
-               "attempted, deaths, retry_at, error_type, error_text) VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
-               "ON CONFLICT(grp, stream) DO UPDATE SET acked = excluded.acked, known = excluded.known, "
-               "highest = excluded.highest, pending = excluded.pending, state = excluded.state, "
-               "owner = excluded.owner, fence = excluded.fence, attempts = excluded.attempts, "
-               "attempted = excluded.attempted, deaths = excluded.deaths, retry_at = excluded.retry_at, "
-               "error_type = excluded.error_type, error_text = excluded.error_text"};
+               "deaths) VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0)"};
+    Statement update_offset_{
+        bank_, "UPDATE sourced_offsets SET acked = ?3, known = ?4, highest = ?5, pending = ?6, state = ?7, owner = ?8, "
+               "fence = ?9 WHERE grp = ?1 AND stream = ?2"};
+    Statement update_trouble_{
+        bank_, "UPDATE sourced_offsets SET attempts = ?3, attempted = ?4, deaths = ?5, retry_at = ?6, error_type = ?7, "
+               "error_text = ?8 WHERE grp = ?1 AND stream = ?2"};
     Statement ready_offsets_{
         bank_, "SELECT stream FROM sourced_offsets WHERE grp = ? AND state = 1 ORDER BY pending LIMIT ?"};
     Statement next_retry_{bank_, "SELECT min(retry_at) FROM sourced_offsets WHERE grp = ? AND state = 3"};

@@ -482,6 +482,7 @@ struct Head {
     std::int64_t id = 0;
     std::int64_t seq = 0;
     bool dirty = false;
+    Tail tail{};  // the last messages, if it was us who appended them
 };
 
 /// One row of sourced_offsets.
@@ -716,8 +717,7 @@ public:
     [[nodiscard]] Head* find_head(std::string_view stream) {
         if (const auto found = streams_.find(stream); found != streams_.end()) return &found->second;
         auto row = stream_by_name_(stream);
-        if (!row.next()) return nullptr;
-        return &streams_.emplace(stream, Head{row.integer(0), row.integer(1), false}).first->second;
+        return row.next() ? &know_stream(stream, row.integer(0), row.integer(1)) : nullptr;
     }
 
     Appended append(std::string_view stream, const Messages& messages, Expect expect) {
@@ -739,7 +739,7 @@ public:
         }
         if (!head) {
             insert_stream_.run(stream, 0, now());
-            head = &streams_.emplace(stream, Head{sqlite3_last_insert_rowid(connection_->handle()), 0, false}).first->second;
+            head = &know_stream(stream, sqlite3_last_insert_rowid(connection_->handle()), 0);
         }
         Appended done{before + 1, before, this->head() + 1, this->head(), time_of(now()), false};
         for (const auto& message : messages) {
@@ -1035,7 +1035,7 @@ public:
         Offset* offset = find_offset({group_id, id});
         if (!offset || !offset->pending || (offset->state != ready && offset->state != idle)) return std::nullopt;
         Claim claim = take(*group, id, *offset);
-        claim.stream_name = stream;
+        complete(claim);
         flush();
         return claim;
     }
@@ -1549,6 +1549,7 @@ private:
         }
         ++head_;
         ++head.seq;
+        keep_tail(head, row, message);
         remember({row.position, head.id, type});
         note_type(message.type);
         return true;
@@ -1836,7 +1837,7 @@ private:
             group.stored_scanned = group.scanned;
         }
         for (auto& claim : result.claims) {
-            name_stream(claim);
+            complete(claim);
             // The search may have gone on in its stream after it was taken.
             if (const auto* offset = find_offset({group.id, claim.stream})) claim.known = offset->known;
         }
@@ -1844,10 +1845,42 @@ private:
         result.more = group.maybe_ready || group.scanned < head();
     }
 
-    void name_stream(Claim& claim) {
-        if (!claim.stream_name.empty()) return;
-        auto row = stream_by_id_(claim.stream);
-        if (row.next()) claim.stream_name = row.text(0);
+    Head& know_stream(std::string_view name, std::int64_t id, std::int64_t seq) {
+        const auto place = streams_.emplace(name, Head{id, seq, false, {}}).first;
+        streams_by_id_.emplace(id, &*place);
+        return place->second;
+    }
+
+    /// Gives a claim its stream's name and what is at hand of its end.
+    void complete(Claim& claim) {
+        auto known = streams_by_id_.find(claim.stream);
+        if (known == streams_by_id_.end()) {
+            auto row = stream_by_id_(claim.stream);
+            if (!row.next()) return;
+            know_stream(row.text(0), claim.stream, row.integer(1));
+            known = streams_by_id_.find(claim.stream);
+        }
+        claim.stream_name = known->second->first;
+        claim.tail = known->second->second.tail;
+    }
+
+    /// Keeps a message for the groups of this process: handing it over costs a twentieth of reading it.
+    void keep_tail(Head& head, const StoredMessage& row, const Message& message) {
+        if (declared_.empty()) return;
+        if (head.tail.size() >= tail_messages) head.tail.clear();
+        if (++tails_ > kept_tails) {
+            for (auto& [name, other] : streams_) other.tail.clear();
+            tails_ = 1;
+        }
+        auto kept = std::make_shared<Message>(message);
+        kept->stream = row.stream;
+        kept->seq = row.seq;
+        kept->position = row.position;
+        kept->causation = row.causation.value_or(row.id);
+        kept->correlation = row.correlation.value_or(row.id);
+        kept->recorded_at = time_of(row.recorded_at);
+        kept->occurred_at = time_of(row.occurred_at.value_or(row.recorded_at));
+        head.tail.push_back(std::move(kept));
     }
 
     void wake_retries(Group& group, Exchanged& result) {
@@ -1952,7 +1985,9 @@ private:
 
     /// Drops everything remembered: after a rollback, and when another process has written.
     void forget() noexcept {
+        streams_by_id_.clear();
         streams_.clear();
+        tails_ = 0;
         types_.clear();
         recent_.clear();
         forget_groups();
@@ -2031,6 +2066,8 @@ private:
 
     static constexpr std::size_t cached_rows = 200'000;
     static constexpr std::size_t recent_messages = 65'536;
+    static constexpr std::size_t tail_messages = 64;
+    static constexpr std::size_t kept_tails = 20'000;
     static constexpr std::size_t searched_at_once = 4096;
     static constexpr std::size_t searched_at_most = 32'768;
 
@@ -2048,6 +2085,8 @@ private:
 
     // What follows is the leader's alone. Valid while no other process writes (data_version) and until a rollback.
     ByName<Head> streams_;
+    std::unordered_map<std::int64_t, std::pair<const std::string, Head>*> streams_by_id_;
+    std::size_t tails_ = 0;  // messages kept in tails since they were last emptied
     ByName<Type> types_;
     std::unordered_map<std::int64_t, Group> groups_;
     std::unordered_map<OffsetKey, Offset, OffsetKeyHash> offsets_;
@@ -2100,7 +2139,7 @@ private:
     Statement newest_{bank_, "SELECT position, recorded_at FROM sourced_messages ORDER BY position DESC LIMIT 1"};
     Statement recorded_at_{bank_, "SELECT recorded_at FROM sourced_messages WHERE position = ?"};
     Statement stream_by_name_{bank_, "SELECT id, seq FROM sourced_streams WHERE name = ?"};
-    Statement stream_by_id_{bank_, "SELECT name FROM sourced_streams WHERE id = ?"};
+    Statement stream_by_id_{bank_, "SELECT name, seq FROM sourced_streams WHERE id = ?"};
     Statement insert_stream_{bank_, "INSERT INTO sourced_streams(name, seq, updated_at) VALUES(?, ?, ?)"};
     Statement update_head_{bank_, "UPDATE sourced_streams SET seq = ?, updated_at = ? WHERE id = ?"};
     Statement type_by_name_{bank_, "SELECT id, kind FROM sourced_types WHERE name = ?"};

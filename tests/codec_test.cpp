@@ -81,9 +81,9 @@ struct Everything {
     Metadata metadata;
 
     bool operator==(const Everything&) const = default;
-    SOURCED_VALUE(flag, i8, u8, i16, u16, i32, u32, i64, u64, f, d, text, price, prices, three, names, pair, triple, some,
-                  none, choice, by_name, by_hash, status, number, bytes, four_bytes, time, nanos, seconds, wait, id, bits,
-                  list, deque, metadata)
+    SOURCED_VALUE(flag, i8, u8, i16, u16, i32, u32, i64, u64, f, d, text, price, prices, three, names, pair, triple,
+                  some, none, choice, by_name, by_hash, status, number, bytes, four_bytes, time, nanos, seconds, wait,
+                  id, bits, list, deque, metadata)
 };
 
 struct Tree {
@@ -132,8 +132,12 @@ struct SignUp {
 
     SOURCED_COMMAND("sign_up", email, age, code, share, tags, agreed)
     static Rules rules() {
-        return {{"email", required},        {"age", at_least(0), at_most(150), lax}, {"code", matches("[A-Z]{2}-\\d+"), lax},
-                {"share", at_most(0.5)},    {"tags", length(0, 2)},                  {"agreed", lax}};
+        return {{"email", required},
+                {"age", at_least(0), at_most(150), lax},
+                {"code", matches("[A-Z]{2}-\\d+"), lax},
+                {"share", at_most(0.5)},
+                {"tags", length(0, 2)},
+                {"agreed", lax}};
     }
 };
 
@@ -402,11 +406,12 @@ TEST_CASE("Rules: each is asked when reading strictly, and not for stored facts"
     CHECK(taken.email.get() == "a@example.com");
     CHECK(taken.age == 30);
     CHECK(taken.agreed);
-    CHECK(problem<SignUp>(R"({"email":"x@elsewhere.org","age":-1,"code":"ab","share":0.6,"tags":[1,2,3],"agreed":"yes"})",
-                          Reading::strict) ==
-          R"(/email: expected an address at example.com | /age: expected at least 0, got -1 | )"
-          R"(/code: expected text like [A-Z]{2}-\d+, got "ab" | /share: expected at most 0.5, got 0.6 | )"
-          R"(/tags: expected 0 to 2 elements, got 3 | /agreed: expected boolean, got "yes")");
+    CHECK(
+        problem<SignUp>(R"({"email":"x@elsewhere.org","age":-1,"code":"ab","share":0.6,"tags":[1,2,3],"agreed":"yes"})",
+                        Reading::strict) ==
+        R"(/email: expected an address at example.com | /age: expected at least 0, got -1 | )"
+        R"(/code: expected text like [A-Z]{2}-\d+, got "ab" | /share: expected at most 0.5, got 0.6 | )"
+        R"(/tags: expected 0 to 2 elements, got 3 | /agreed: expected boolean, got "yes")");
     CHECK(problem<SignUp>(R"({"age":"151"})", Reading::strict) ==
           R"(/email: is missing | /age: expected at most 150, got "151")");
     CHECK(problem<SignUp>(R"({"email":""})", Reading::strict).find("/email: expected 3 to 40 characters, got 0") == 0);
@@ -464,28 +469,32 @@ TEST_CASE("Rules: patterns match whole texts") {
 TEST_CASE("Schema: types and rules are described") {
     CHECK(json_schema<Price>() ==
           R"({"type":"object","properties":{"amount":{"type":"integer"},"currency":{"type":"string"}}})");
-    CHECK(json_schema<SignUp>() ==
-          R"({"type":"object","properties":{)"
-          R"("email":{"type":"string","format":"email","allOf":[{"minLength":3,"minItems":3},{"maxLength":40,"maxItems":40}]},)"
-          R"("age":{"type":"integer","minimum":-2147483648,"maximum":2147483647,"allOf":[{"minimum":0},{"maximum":150}]},)"
-          R"("code":{"type":"string","allOf":[{"pattern":"^(?:[A-Z]{2}-\\d+)$"}]},)"
-          R"("share":{"type":"number","allOf":[{"maximum":0.5}]},)"
-          R"("tags":{"type":"array","items":{"type":"integer","minimum":-2147483648,"maximum":2147483647},)"
-          R"("allOf":[{"minLength":0,"minItems":0},{"maxLength":2,"maxItems":2}]},)"
-          R"("agreed":{"type":"boolean"}},"required":["email"]})");
+    CHECK(
+        json_schema<SignUp>() ==
+        R"({"type":"object","properties":{)"
+        R"("email":{"type":"string","format":"email","allOf":[{"minLength":3,"minItems":3},{"maxLength":40,"maxItems":40}]},)"
+        R"("age":{"type":"integer","minimum":-2147483648,"maximum":2147483647,"allOf":[{"minimum":0},{"maximum":150}]},)"
+        R"("code":{"type":"string","allOf":[{"pattern":"^(?:[A-Z]{2}-\\d+)$"}]},)"
+        R"("share":{"type":"number","allOf":[{"maximum":0.5}]},)"
+        R"("tags":{"type":"array","items":{"type":"integer","minimum":-2147483648,"maximum":2147483647},)"
+        R"("allOf":[{"minLength":0,"minItems":0},{"maxLength":2,"maxItems":2}]},)"
+        R"("agreed":{"type":"boolean"}},"required":["email"]})");
     CHECK(json_schema<Status>() == R"({"enum":["open","closed"]})");
     CHECK(json_schema<std::optional<bool>>() == R"({"anyOf":[{"type":"boolean"},{"type":"null"}]})");
     CHECK(json_schema<std::variant<bool, Paid>>().find(R"("tag":{"const":"paid"})") != std::string::npos);
-    CHECK(json_schema<Tree>() ==
-          R"({"type":"object","properties":{"name":{"type":"string"},"children":{"type":"array","items":{"$ref":"#"}}}})");
+    CHECK(
+        json_schema<Tree>() ==
+        R"({"type":"object","properties":{"name":{"type":"string"},"children":{"type":"array","items":{"$ref":"#"}}}})");
     const std::string all = json_schema<Everything>();
     CHECK_NOTHROW((void)Metadata::parse(all));  // it is a JSON object without doubled keys
 }
 
 TEST_CASE("Writer: what JSON cannot hold is refused with its path") {
-    CHECK(write_error(Price{1, "a\xff"}) == "write JSON: /currency: cannot write a string that is no UTF-8: byte 1 of \"a\"...");
+    CHECK(write_error(Price{1, "a\xff"}) ==
+          "write JSON: /currency: cannot write a string that is no UTF-8: byte 1 of \"a\"...");
     CHECK(write_error(std::vector<double>{1, std::nan("")}) == "write JSON: /1: cannot write NaN");
-    CHECK(write_error(std::map<std::string, double>{{"k", -INFINITY}}) == "write JSON: /k: cannot write an infinite number");
+    CHECK(write_error(std::map<std::string, double>{{"k", -INFINITY}}) ==
+          "write JSON: /k: cannot write an infinite number");
     CHECK(write_error(std::string("\xed\xa0\x80")) != "nothing was thrown");
     CHECK(write_error(std::string("\xc0\xaf")) != "nothing was thrown");
     CHECK(write_error(std::string("\xf4\x90\x80\x80")) != "nothing was thrown");
@@ -499,14 +508,35 @@ TEST_CASE("Writer: what JSON cannot hold is refused with its path") {
 }
 
 TEST_CASE("Hostile: what is no JSON is refused, nothing is cut") {
-    for (const std::string& wrong :
-         {std::string(), std::string(" "), std::string("{"), std::string("[1,]"), std::string("{\"a\":1} x"),
-          std::string("1 2"), std::string("{}\0", 3), std::string("{}\0{}", 5), std::string("nul"), std::string("1e999"),
-          std::string("-1e999"), std::string("[1e999]"), std::string("01"), std::string("'a'"), std::string("NaN"),
-          std::string("\"\xff\""), std::string("\"\xc0\x80\""), std::string("\"\xed\xa0\x80\""), std::string("\"\xf5\x80\x80\x80\""),
-          std::string(R"("\ud800")"), std::string(R"("\udc00")"), std::string(R"("\ud800\u0041")"), std::string("\"a\nb\""),
-          std::string("\"\\x\""), std::string("\"abc"), std::string("{\"a\"}"), std::string("{1:2}"), std::string("// x\n1"),
-          std::string("\xef\xbb\xbf") + "1"}) {
+    for (const std::string& wrong : {std::string(),
+                                     std::string(" "),
+                                     std::string("{"),
+                                     std::string("[1,]"),
+                                     std::string("{\"a\":1} x"),
+                                     std::string("1 2"),
+                                     std::string("{}\0", 3),
+                                     std::string("{}\0{}", 5),
+                                     std::string("nul"),
+                                     std::string("1e999"),
+                                     std::string("-1e999"),
+                                     std::string("[1e999]"),
+                                     std::string("01"),
+                                     std::string("'a'"),
+                                     std::string("NaN"),
+                                     std::string("\"\xff\""),
+                                     std::string("\"\xc0\x80\""),
+                                     std::string("\"\xed\xa0\x80\""),
+                                     std::string("\"\xf5\x80\x80\x80\""),
+                                     std::string(R"("\ud800")"),
+                                     std::string(R"("\udc00")"),
+                                     std::string(R"("\ud800\u0041")"),
+                                     std::string("\"a\nb\""),
+                                     std::string("\"\\x\""),
+                                     std::string("\"abc"),
+                                     std::string("{\"a\"}"),
+                                     std::string("{1:2}"),
+                                     std::string("// x\n1"),
+                                     std::string("\xef\xbb\xbf") + "1"}) {
         CAPTURE(wrong);
         const auto found = problems<Metadata>(wrong);
         REQUIRE(found.size() == 1);

@@ -92,7 +92,8 @@ static_assert(std::is_aggregate_v<Add> && std::is_aggregate_v<Blank>);
 
 }  // namespace
 
-TEST_CASE("A1: a payload that does not fit its type is invalid, reported under its path, and building it does not throw") {
+TEST_CASE(
+    "A1: a payload that does not fit its type is invalid, reported under its path, and building it does not throw") {
     const Registry types = registry();
     Message message;
     CHECK_NOTHROW(message = types.revive("test.add", "123", R"({"value":"aaa"})"));
@@ -248,7 +249,8 @@ TEST_CASE("Message: a payload is read under an old name of its type, and never a
           "read 'test.was_added' in stream 's' at seq 4 (position 77) as 'test.add': it is of another type");
     old.payload = R"({"value":"x"})";
     CHECK(text_of<Undecodable>([&] { (void)old.as<Added>(); }) ==
-          "read 'test.was_added' in stream 's' at seq 4 (position 77) as 'test.added': /value: expected integer, got \"x\"");
+          "read 'test.was_added' in stream 's' at seq 4 (position 77) as 'test.added': /value: expected integer, got "
+          "\"x\"");
     old.erased_at = Time(1s);
     CHECK(text_of<Undecodable>([&] { (void)old.as<Added>(); }).ends_with("its payload was erased"));
 }
@@ -328,7 +330,8 @@ TEST_CASE("Metadata: equality does not ask for the order of keys") {
 
 TEST_CASE("Metadata: what is no JSON object is refused") {
     CHECK(text_of<Invalid>([] { (void)Metadata::parse("[1]"); }) == "read metadata: expected object, got an array");
-    CHECK(text_of<Invalid>([] { (void)Metadata::parse(R"({"a":1,"a":2})"); }).find("stands twice") != std::string::npos);
+    CHECK(text_of<Invalid>([] { (void)Metadata::parse(R"({"a":1,"a":2})"); }).find("stands twice") !=
+          std::string::npos);
     CHECK_THROWS_AS((void)Metadata::parse("{"), Invalid);
     CHECK_THROWS_AS((void)Metadata::parse(""), Invalid);
     CHECK_THROWS_AS(Metadata().set("a", "\xff"), Invalid);

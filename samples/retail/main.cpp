@@ -163,7 +163,7 @@ int replay(const Settings& settings) {
     const bool whole = settings.most_records == all_records;
     if (shipped && whole) check.against_the_shipped_file(books, messages);
     check.print(shipped && whole);
-    if (input.malformed() > 0) say(grouped(input.malformed()) + " malformed lines were skipped");
+    if (input.malformed() > 0) say("malformed lines that were skipped: " + grouped(input.malformed()));
     return !check.passed() ? failed : input.malformed() > 0 ? skipped : complete;
 }
 

@@ -1,0 +1,1050 @@
+// The SQLite store: the contract, against a file and in memory, and what only the file has.
+#include <SQLiteCpp/SQLiteCpp.h>
+#include <doctest/doctest.h>
+#include <sourced.hpp>
+#include <sqlite3.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <mutex>
+
+namespace {
+
+/// A directory of its own for each test, removed with all that is in it.
+class Directory {
+public:
+    explicit Directory(const std::string& parent = std::filesystem::temp_directory_path()) {
+        std::string name = parent + "/sourced-store-XXXXXX";
+        if (!::mkdtemp(name.data())) throw std::runtime_error("mkdtemp " + name + ": " + std::strerror(errno));
+        path_ = name;
+    }
+    Directory(const Directory&) = delete;
+    Directory& operator=(const Directory&) = delete;
+    ~Directory() {
+        std::error_code ignored;
+        std::filesystem::remove_all(path_, ignored);
+    }
+    [[nodiscard]] std::string file(const std::string& name = "store.db") const { return path_ + "/" + name; }
+    [[nodiscard]] const std::string& path() const noexcept { return path_; }
+
+private:
+    std::string path_;
+};
+
+struct FileStore {
+    Directory directory{};
+
+    std::unique_ptr<sourced::Store> open(sourced::StoreOptions options = {}) const {
+        options.path = directory.file();
+        return sourced::open_store(options);
+    }
+};
+struct MemoryStore {
+    std::unique_ptr<sourced::Store> open(const sourced::StoreOptions& options = {}) const {
+        return sourced::open_store(options);
+    }
+};
+
+}  // namespace
+
+TYPE_TO_STRING(FileStore);
+TYPE_TO_STRING(MemoryStore);
+#define STORE_KINDS FileStore, MemoryStore
+#include "store_contract.hpp"
+
+namespace {
+
+using namespace sourced;
+using namespace store_test;
+
+std::unique_ptr<Store> open_at(const std::string& path, StoreOptions options = {}) {
+    options.path = path;
+    return open_store(options);
+}
+std::string open_error(const std::string& path) {
+    return error_of([&] { (void)open_at(path); });
+}
+std::string bytes_of(const std::string& path) {
+    std::ifstream file(path, std::ios::binary);
+    return {std::istreambuf_iterator<char>(file), {}};
+}
+std::uintmax_t size_of(const std::string& path) {
+    std::error_code missing;
+    const auto size = std::filesystem::file_size(path, missing);
+    return missing ? 0 : size;
+}
+/// A stranger's connection, with SQLite's own habits.
+SQLite::Database stranger(const std::string& path) {
+    SQLite::Database database(path, SQLite::OPEN_READWRITE | SQLite::OPEN_CREATE);
+    database.setBusyTimeout(2000);
+    database.exec("PRAGMA wal_autocheckpoint=0");
+    return database;
+}
+/// What verify() finds, as one text.
+std::string damage(const std::string& path, const std::vector<Id>& acknowledged = {}) {
+    VerifyOptions options;
+    options.acknowledged = acknowledged;
+    std::string text;
+    for (const auto& each : verify(path, options)) text += each.invariant + ": " + each.text + "\n";
+    return text;
+}
+
+/// Runs `body` in a process of its own; gives what it returned, or how it ended.
+class Child {
+public:
+    explicit Child(const std::function<std::string()>& body) {
+        int ends[2];
+        if (::pipe(ends) != 0) throw std::runtime_error("pipe failed");
+        process_ = ::fork();
+        if (process_ == 0) {
+            std::string text;
+            try {
+                text = body();
+            } catch (const std::exception& error) {
+                text = std::string("threw: ") + error.what();
+            }
+            if (::write(ends[1], text.data(), text.size()) < 0) ::_exit(2);
+            ::_exit(0);
+        }
+        ::close(ends[1]);
+        read_ = ends[0];
+    }
+    Child(const Child&) = delete;
+    Child& operator=(const Child&) = delete;
+    Child(Child&& other) noexcept : process_(std::exchange(other.process_, 0)), read_(std::exchange(other.read_, -1)) {}
+    ~Child() {
+        if (process_ > 0) (void)result();
+    }
+    std::string result() {
+        std::string text;
+        char buffer[4096];
+        for (ssize_t size = 0; (size = ::read(read_, buffer, sizeof buffer)) > 0;) {
+            text.append(buffer, static_cast<std::size_t>(size));
+        }
+        ::close(read_);
+        int status = 0;
+        ::waitpid(std::exchange(process_, 0), &status, 0);
+        if (WIFSIGNALED(status)) return "killed by signal " + std::to_string(WTERMSIG(status));
+        return text;
+    }
+
+private:
+    ::pid_t process_ = 0;
+    int read_ = -1;
+};
+
+}  // namespace
+
+// ---- Opening ----------------------------------------------------------------------------
+
+TEST_CASE("SQLite file: a new one is for its owner alone and leaves user_version to the application") {
+    const Directory directory;
+    const auto mask = ::umask(0);
+    const auto store = open_at(directory.file());
+    store->append("s", {message("a")});
+    ::umask(mask);
+    for (const char* suffix : {"", "-wal", "-shm"}) {
+        CAPTURE(suffix);
+        struct stat info {};
+        REQUIRE(::stat((directory.file() + suffix).c_str(), &info) == 0);
+        CHECK((info.st_mode & 0777) == 0600);
+    }
+    auto other = stranger(directory.file());
+    CHECK(other.execAndGet("PRAGMA user_version").getInt() == 0);
+    CHECK(other.execAndGet("PRAGMA application_id").getInt() == 0x53524344);
+    CHECK(other.execAndGet("PRAGMA journal_mode").getString() == "wal");
+    CHECK(other.execAndGet("SELECT count(*) FROM sourced_log WHERE stream = 's'").getInt() == 1);
+    CHECK(other.execAndGet("SELECT count(*) FROM sqlite_master WHERE name NOT LIKE 'sourced!_%' ESCAPE '!' "
+                           "AND name NOT LIKE 'sqlite!_%' ESCAPE '!'")
+              .getInt() == 0);
+}
+
+TEST_CASE("SQLite file: everything is there after closing, and after the death of the process") {
+    const Directory directory;
+    const Message first = command("C", "{\"n\":1}");
+    {
+        const auto store = open_at(directory.file());
+        store->append("s", {first});
+        store->schedule({due(at(5), "s", message("later"))});
+        store->register_group({"g", {"C"}, {}});
+    }
+    CHECK(size_of(directory.file("store.db-wal")) == 0);  // closed properly
+    Child child([&] {
+        const auto store = open_at(directory.file());
+        store->append("s", {message("E", "{\"n\":2}")});
+        ::kill(::getpid(), SIGKILL);
+        return std::string();
+    });
+    CHECK(child.result() == "killed by signal 9");
+    const auto store = open_at(directory.file());
+    CHECK(types(store->stream("s")) == std::vector<std::string>{"C", "E"});
+    CHECK(store->append("s", {first}).repeated);
+    CHECK(store->promote(at(5)) == 1);
+    CHECK(store->append("s", {message("E")}, expect_seq(3)).last_position == 4);
+    CHECK(claim(*store, store->register_group({"g", {"C"}, {}}).id).size() == 1);
+    CHECK(damage(directory.file()) == "");
+}
+
+TEST_CASE("SQLite file: what cannot be opened says what was tried, on what, and what was found") {
+    const Directory directory;
+    const std::string path = directory.file();
+    const std::string tried = "open '" + path + "': ";
+    SUBCASE("no database") {
+        std::ofstream(path) << std::string(5000, 'x');
+        CHECK(contains(open_error(path), tried + "the file is not a SQLite database"));
+        CHECK(bytes_of(path) == std::string(5000, 'x'));
+    }
+    SUBCASE("a directory") {
+        std::filesystem::create_directory(path);
+        CHECK(open_error(path) == tried + "it is a directory");
+    }
+    SUBCASE("a missing directory") {
+        const std::string far = directory.file("missing/store.db");
+        CHECK(open_error(far) ==
+              "open '" + far + "': the directory '" + directory.file("missing") + "' cannot be used: No such file or directory");
+    }
+    SUBCASE("a newer schema") {
+        (void)open_at(path);
+        stranger(path).exec("UPDATE sourced_meta SET value = 99 WHERE key = 'schema_version'");
+        CHECK(open_error(path) ==
+              tried + "it has schema version 99, this program knows 1: use a newer version of the program");
+    }
+    SUBCASE("another application's file, which is not touched") {
+        {
+            SQLite::Database other(path, SQLite::OPEN_READWRITE | SQLite::OPEN_CREATE);
+            other.exec("PRAGMA application_id=77; CREATE TABLE theirs(x)");
+        }
+        const std::string before = bytes_of(path);
+        CHECK(open_error(path) == tried + "it belongs to another application (application_id 77)");
+        CHECK(bytes_of(path) == before);
+    }
+    SUBCASE("text that is not UTF-8") {
+        {
+            SQLite::Database other(path, SQLite::OPEN_READWRITE | SQLite::OPEN_CREATE);
+            other.exec("PRAGMA encoding='UTF-16le'; CREATE TABLE mine(x)");
+        }
+        CHECK(contains(open_error(path), "has to be UTF-8"));
+    }
+    SUBCASE("a lock that is held too long") {
+        (void)open_at(path);
+        auto other = stranger(path);
+        other.exec("BEGIN IMMEDIATE");
+        StoreOptions options;
+        options.busy_timeout = std::chrono::milliseconds(20);
+        CHECK(contains(error_of([&] { (void)open_at(path, options); }), tried + "another process holds the write lock"));
+        other.exec("COMMIT");
+        CHECK(open_at(path, options)->head() == 0);
+    }
+    CHECK_THROWS_AS((void)open_at(directory.file("missing/store.db")), StoreError);
+}
+
+TEST_CASE("SQLite file: one that has the application's tables already is taken as it is") {
+    const Directory directory;
+    {
+        SQLite::Database mine(directory.file(), SQLite::OPEN_READWRITE | SQLite::OPEN_CREATE);
+        mine.exec("PRAGMA user_version=12; CREATE TABLE mine(x); INSERT INTO mine VALUES(1)");
+    }
+    const auto store = open_at(directory.file());
+    store->append("s", {message("a")});
+    store->read([](Reader& reader) { CHECK(reader.row("SELECT x FROM mine")->integer(0) == 1); });
+    CHECK(stranger(directory.file()).execAndGet("PRAGMA user_version").getInt() == 12);
+}
+
+TEST_CASE("SQLite file: a directory or file without the right to write is a clear error, and works again after") {
+    const Directory directory;
+    const std::string path = directory.file();
+    {
+        const auto store = open_at(path);
+        store->append("s", {message("a")});
+    }
+    ::chmod(directory.path().c_str(), 0555);
+    // The superuser may write everywhere, so the store is opened as somebody else.
+    const auto tried_by_nobody = [&](const std::string& file) {
+        return Child([&] {
+                   if (::getuid() == 0 && ::setuid(65534) != 0) return std::string("setuid failed");
+                   return open_error(file);
+               })
+            .result();
+    };
+    CHECK(contains(tried_by_nobody(directory.file("new.db")), "new.db': it cannot be created: Permission denied"));
+    ::chmod(path.c_str(), 0444);
+    CHECK(contains(tried_by_nobody(path), "open '" + path + "': the file cannot be opened"));
+    ::chmod(path.c_str(), 0666);
+    CHECK(contains(tried_by_nobody(path), "open '" + path + "': "));
+    ::chmod(directory.path().c_str(), 0777);
+    CHECK(tried_by_nobody(path) == "");
+    CHECK(open_at(path)->head() == 1);
+}
+
+TEST_CASE("SQLite file: 8 processes open a fresh one at once") {
+    for (int round = 0; round < 5; ++round) {
+        const Directory directory;
+        int gate[2];
+        REQUIRE(::pipe(gate) == 0);
+        std::vector<Child> children;
+        for (int i = 0; i < 8; ++i) {
+            children.emplace_back([&] {
+                char ignored = 0;
+                ::close(gate[1]);
+                if (::read(gate[0], &ignored, 1) != 0) return std::string("no gate");
+                const auto store = open_at(directory.file());
+                store->append("s", {message("a")});
+                return std::string();
+            });
+            // Ids are numbers of one process here: let the next child begin elsewhere.
+            for (int used = 0; used < 100; ++used) (void)next_number();
+        }
+        ::close(gate[0]);
+        ::close(gate[1]);
+        for (auto& child : children) CHECK(child.result() == "");
+        CHECK(damage(directory.file()) == "");
+        CHECK(open_at(directory.file())->stream_seq("s") == 8);
+    }
+}
+
+// ---- Strangers ----------------------------------------------------------------------------
+
+TEST_CASE("SQLite file: the log is append-only for everybody who opens it") {
+    const Directory directory;
+    const auto store = open_at(directory.file());
+    store->append("s", {message("a", "{\"n\":1}"), message("b")});
+    auto other = stranger(directory.file());
+    for (const char* sql : {
+             "DELETE FROM sourced_messages",
+             "DELETE FROM sourced_messages WHERE position = 2",
+             "UPDATE sourced_messages SET payload = '{}' WHERE position = 1",
+             "UPDATE sourced_messages SET payload = NULL",
+             "UPDATE sourced_messages SET seq = seq + 10",
+             "UPDATE sourced_messages SET erased_at = 1",
+             "UPDATE sourced_messages SET erased_at = 1, payload = NULL, type = 2 WHERE position = 1",
+             "INSERT OR REPLACE INTO sourced_messages SELECT * FROM sourced_messages WHERE position = 1",
+             "REPLACE INTO sourced_messages SELECT * FROM sourced_messages",
+             "INSERT INTO sourced_messages(position, stream, seq, type, schema, id, recorded_at, checksum) "
+             "VALUES(1, 1, 9, 1, 1, randomblob(16), 1, 1)",
+         }) {
+        CAPTURE(sql);
+        CHECK(contains(error_of([&] { other.exec(sql); }), "append-only"));
+    }
+    CHECK(store->stream("s")[0].payload == "{\"n\":1}");
+    CHECK(damage(directory.file()) == "");
+    CHECK(store->append("s", {message("c")}).last_position == 3);
+    // The one road left.
+    CHECK(other.exec("UPDATE sourced_messages SET payload = NULL, erased_at = 5000000 WHERE position = 1") == 1);
+    CHECK(store->stream("s")[0].erased_at == at(5));
+    CHECK(store->stream("s")[0].payload == "");
+}
+
+TEST_CASE("SQLite file: what others have written is seen, and nothing that was remembered stands in the way") {
+    const Directory directory;
+    const auto one = open_at(directory.file());
+    const auto two = open_at(directory.file());
+    one->append("s", {message("a")}, expect_seq(0));
+    two->append("s", {message("b")}, expect_seq(1));
+    two->append("new", {message("c")}, expect_seq(0));
+    CHECK(one->append("s", {message("c")}, expect_seq(2)).last_position == 4);
+    CHECK_THROWS_AS(two->append("s", {message("c")}, expect_seq(2)), Conflict);
+    CHECK(one->append("new", {message("b")}, expect_seq(1)).last_seq == 2);
+    for (const auto* store : {&one, &two}) {
+        CHECK(types((*store)->log()) == std::vector<std::string>{"a", "b", "c", "c", "b"});
+        CHECK(positions((*store)->log()) == counting(1, 5));
+    }
+    stranger(directory.file()).exec("CREATE TABLE noted(x); CREATE TABLE mine(x);"
+                                    "CREATE TRIGGER noting AFTER INSERT ON mine BEGIN INSERT INTO noted VALUES(1); END");
+    one->transaction([](Transaction& transaction) { transaction.execute("INSERT INTO mine VALUES(1)"); });
+    CHECK(stranger(directory.file()).execAndGet("SELECT count(*) FROM noted").getInt() == 1);
+    CHECK(damage(directory.file()) == "");
+}
+
+TEST_CASE("SQLite file: L2: two stores promote every message exactly once") {
+    const Directory directory;
+    const auto one = open_at(directory.file());
+    const auto two = open_at(directory.file());
+    std::vector<Scheduled> entries;
+    for (int i = 0; i < 400; ++i) entries.push_back(due(at(i % 11), "s" + std::to_string(i % 3), message("m")));
+    one->schedule(entries);
+    std::atomic<std::size_t> moved{0};
+    in_parallel(2, [&](int thread) {
+        while (const auto count = (thread == 0 ? one : two)->promote(at(50), 7)) moved += count;
+    });
+    CHECK(moved == 400);
+    CHECK(positions(one->log()) == counting(1, 400));
+    CHECK(damage(directory.file()) == "");
+}
+
+TEST_CASE("SQLite file: 8 processes write at once and no error escapes") {
+    const Directory directory;
+    (void)open_at(directory.file());
+    constexpr int each = 60;
+    std::vector<Child> children;
+    for (int i = 0; i < 8; ++i) {
+        children.emplace_back([&, i] {
+            const auto store = open_at(directory.file());
+            const std::string own = "own-" + std::to_string(i);
+            for (int n = 0; n < each; ++n) {
+                store->append(own, {message("a")}, expect_seq(n));
+                while (true) {
+                    try {
+                        store->append("shared", {message("b")}, expect_seq(store->stream_seq("shared")));
+                        break;
+                    } catch (const Conflict&) {  // another process was quicker
+                    }
+                }
+                store->append_all({{"any", several("c", 2), any_seq}, {own + "-too", several("d", 1), any_seq}});
+            }
+            return std::string();
+        });
+        for (int used = 0; used < 100'000; ++used) (void)next_number();  // ids of its own for the next child
+    }
+    for (auto& child : children) CHECK(child.result() == "");
+    const auto store = open_at(directory.file());
+    CHECK(positions(store->log()) == counting(1, 8 * each * 5));
+    CHECK(seqs(store->stream("shared")) == counting(1, 8 * each));
+    CHECK(store->stream_seq("any") == 8 * each * 2);
+    CHECK(damage(directory.file()) == "");
+}
+
+TEST_CASE("SQLite file: a process that forked refuses its parent's handle, and does no harm by closing it") {
+    const Directory directory;
+    auto store = open_at(directory.file());
+    store->append("s", {message("a")});
+    Child child([&] {
+        std::string texts;
+        texts += error_of([&] { store->append("s", {message("a")}); }) + "|";
+        texts += error_of([&] { (void)store->head(); }) + "|";
+        texts += error_of([&] { (void)store->beat(std::chrono::seconds(1)); });
+        store.reset();
+        return texts;
+    });
+    const std::string texts = child.result();
+    CHECK(contains(texts, "was opened by process " + std::to_string(::getpid()) +
+                              " and cannot be used after a fork: open it anew|the store of '"));
+    CHECK(std::count(texts.begin(), texts.end(), '|') == 2);
+    CHECK(store->append("s", {message("a")}).last_seq == 2);
+    CHECK(size_of(directory.file("store.db-wal")) > 0);
+    CHECK(damage(directory.file()) == "");
+}
+
+// ---- User code with SQLiteCpp ------------------------------------------------------------------
+
+TEST_CASE("SQLite file: a statement that user code leaves on a row does no harm") {
+    const Directory directory;
+    const auto store = open_at(directory.file());
+    std::optional<SQLite::Statement> left;
+    std::optional<SQLite::Statement> returning;
+    store->transaction([&](Transaction& transaction) {
+        transaction.execute("CREATE TABLE mine(x)");
+        transaction.execute("INSERT INTO mine VALUES(1), (2), (3)");
+        left.emplace(database(transaction), "SELECT x FROM mine");
+        CHECK(left->executeStep());
+        returning.emplace(database(transaction), "INSERT INTO mine VALUES(4), (5) RETURNING x");
+        CHECK(returning->executeStep());
+    });
+    CHECK(store->append("s", {message("a")}).last_seq == 1);
+    store->append("t", {message("a")});
+    const auto group = store->register_group({"g", {"a"}, {}}).id;
+    const auto claims = claim(*store, group, 2);
+    REQUIRE(claims.size() == 2);
+    Exchange step;
+    for (const auto& each : claims) {
+        step.finished.push_back(handled(each, each.known));
+        step.finished.back().sync = [&](Transaction& transaction) {
+            left.emplace(database(transaction), "SELECT x FROM mine");
+            CHECK(left->executeStep());
+        };
+    }
+    const auto outcomes = store->exchange(step).outcomes;
+    CHECK(outcomes.at(0).result == Went::done);
+    CHECK(outcomes.at(1).result == Went::done);
+    store->read([](Reader& reader) { CHECK(reader.row("SELECT count(*) FROM mine")->integer(0) == 5); });
+    left.reset();
+    returning.reset();
+    CHECK(open_at(directory.file())->append("s", {message("a")}).last_seq == 2);
+}
+
+TEST_CASE("SQLite file: user code cannot end the transaction through the connection either") {
+    const Directory directory;
+    const auto store = open_at(directory.file());
+    store->transaction([](Transaction& transaction) { transaction.execute("CREATE TABLE mine(x UNIQUE)"); });
+    for (const char* sql : {"COMMIT", "ROLLBACK", "BEGIN", "SAVEPOINT a", "PRAGMA synchronous=OFF",
+                            "DELETE FROM sourced_messages", "ATTACH ':memory:' AS other"}) {
+        CAPTURE(sql);
+        store->transaction([&](Transaction& transaction) {
+            CHECK_THROWS_AS(database(transaction).exec(sql), SQLite::Exception);
+        });
+        CHECK_THROWS_AS(store->transaction([&](Transaction& transaction) { database(transaction).exec(sql); }),
+                        SQLite::Exception);
+    }
+    // When it was ended all the same, nothing after that is committed by itself.
+    CHECK(contains(error_of([&] {
+                       store->transaction([](Transaction& transaction) {
+                           auto& raw = database(transaction);
+                           raw.exec("INSERT INTO mine VALUES(1)");
+                           (void)error_of([&] { raw.exec("INSERT OR ROLLBACK INTO mine VALUES(1)"); });
+                           (void)error_of([&] { raw.exec("INSERT INTO mine VALUES(2)"); });
+                           (void)error_of([&] { transaction.append("s", {message("a")}); });
+                       });
+                   }),
+                   "user code ended the transaction"));
+    store->read([](Reader& reader) { CHECK(reader.query("SELECT * FROM mine").empty()); });
+    CHECK(store->head() == 0);
+    CHECK(store->append("s", {message("a")}).last_seq == 1);
+}
+
+// ---- Other processes' workers --------------------------------------------------------------------
+
+TEST_CASE("SQLite file: claims live as long as their process's beat moves") {
+    using namespace std::chrono_literals;
+    const Directory directory;
+    auto first = open_at(directory.file());
+    const auto second = open_at(directory.file());
+    first->append_all({{"s1", several("E", 2), any_seq}, {"s2", several("E", 1), any_seq}});
+    const auto group = first->register_group({"g", {"E"}, {}}).id;
+    CHECK(second->register_group({"g", {"E"}, {}}).id == group);
+    const auto mine = claim(*first, group);
+    REQUIRE(mine.size() == 1);
+    CHECK(mine[0].stream_name == "s1");
+    const auto theirs = claim(*second, group, 5);
+    REQUIRE(theirs.size() == 1);
+    CHECK(theirs[0].stream_name == "s2");
+
+    SUBCASE("while it beats nothing is taken, however short the claim time is seen between two beats") {
+        for (int i = 0; i < 3; ++i) {
+            CHECK(first->beat(1h) == 0);
+            CHECK(second->beat(1us) == 0);
+        }
+        CHECK(claim(*second, group, 5).empty());
+        CHECK(finish(*first, handled(mine[0], 1)).result == Went::done);
+    }
+    SUBCASE("seen unchanged for the claim time: taken back, with the death counted, and the late one is fenced off") {
+        CHECK(second->beat(1h) == 0);
+        CHECK(second->beat(1h) == 0);  // unchanged, though not for long
+        CHECK(second->beat(0us) == 1);
+        const auto taken = claim(*second, group, 5);
+        REQUIRE(taken.size() == 1);
+        CHECK(taken[0].stream_name == "s1");
+        CHECK(taken[0].deaths == 1);
+        CHECK(taken[0].acked == 0);
+        CHECK(taken[0].fence > mine[0].fence);
+        Handled late = handled(mine[0], 2);
+        late.appends.push_back({"out", several("F", 1), any_seq});
+        CHECK(finish(*first, late).result == Went::lost);
+        CHECK(first->head() == 3);
+        CHECK(finish(*second, handled(taken[0], 1)).result == Went::done);
+        const auto again = claim(*second, group, 5);
+        REQUIRE(again.size() == 1);
+        CHECK(again[0].deaths == 0);  // it got through
+        CHECK(finish(*first, late).result == Went::lost);
+        // The one that was taken for dead is a new worker from now on.
+        CHECK(first->beat(1h) == 0);
+        first->append("s9", {message("E")});
+        CHECK(claim(*first, group, 5).size() == 1);
+        CHECK(second->beat(1h) == 0);
+    }
+    SUBCASE("a graceful end gives the claims back at once, and no death is counted") {
+        first.reset();
+        const auto taken = claim(*second, group, 5);
+        REQUIRE(taken.size() == 1);
+        CHECK(taken[0].deaths == 0);
+        CHECK(taken[0].fence > mine[0].fence);
+    }
+    SUBCASE("a worker of an earlier boot of this machine is dead, whatever its beat") {
+        stranger(directory.file()).exec("UPDATE sourced_workers SET boot_id = 'earlier' WHERE id = 1");
+        CHECK(second->beat(1h) == 1);
+        CHECK(claim(*second, group, 5).size() == 1);
+    }
+    SUBCASE("a claim whose worker has no row is taken back") {
+        stranger(directory.file()).exec("DELETE FROM sourced_workers WHERE id = 1");
+        CHECK(second->beat(1h) == 1);
+        CHECK(claim(*second, group, 5).size() == 1);
+    }
+    CHECK(damage(directory.file()) == "");
+}
+
+TEST_CASE("SQLite file: the claims of a process that was killed are taken over") {
+    using namespace std::chrono_literals;
+    const Directory directory;
+    const auto store = open_at(directory.file());
+    store->append("s", {message("E")});
+    const auto group = store->register_group({"g", {"E"}, {}}).id;
+    Child child([&] {
+        const auto own = open_at(directory.file());
+        own->register_group({"g", {"E"}, {}});
+        if (claim(*own, group).size() != 1) return std::string("no claim");
+        ::kill(::getpid(), SIGKILL);
+        return std::string();
+    });
+    CHECK(child.result() == "killed by signal 9");
+    CHECK(claim(*store, group).empty());
+    CHECK(store->beat(1h) == 0);
+    CHECK(store->beat(0us) == 1);
+    const auto claims = claim(*store, group);
+    REQUIRE(claims.size() == 1);
+    CHECK(claims[0].deaths == 1);
+    CHECK(finish(*store, handled(claims[0], 1)).result == Went::done);
+}
+
+TEST_CASE("SQLite file: two versions of a program do not make each other miss messages") {
+    const Directory directory;
+    const auto older = open_at(directory.file());
+    const auto newer = open_at(directory.file());
+    const auto group = older->register_group({"g", {"A"}, {}}).id;
+    older->append("s1", {message("A")});
+    const auto held = claim(*older, group);
+    REQUIRE(held.size() == 1);
+    newer->register_group({"g", {"A", "B"}, {}});
+    older->append("s2", {message("B")});
+    older->append("s3", {message("A")});
+    // The older one cannot handle B, so it takes no new work of the group; what it holds it may finish.
+    Exchange step;
+    step.group = group;
+    step.claims = 5;
+    step.finished.push_back(handled(held[0], 1));
+    Exchanged result = older->exchange(step);
+    CHECK(result.outcomes.at(0).result == Went::done);
+    CHECK(result.claims.empty());
+    CHECK_FALSE(result.active);
+    CHECK_FALSE(older->claim_stream(group, "s3").has_value());
+    CHECK(drain(*newer, group, {"A", "B"}) == Numbers{2, 3});
+    // Starting the older one again does not shrink the set.
+    CHECK(older->register_group({"g", {"A"}, {}}).id == group);
+    step.finished.clear();
+    CHECK_FALSE(older->exchange(step).active);
+    newer->append("s2", {message("B")});
+    CHECK(older->exchange(step).claims.empty());
+    CHECK(drain(*newer, group, {"A", "B"}) == Numbers{4});
+    CHECK(damage(directory.file()) == "");
+}
+
+TEST_CASE("SQLite file: waiting for others ends when another process has written") {
+    const Directory directory;
+    const auto store = open_at(directory.file());
+    store->append("s", {message("a")});
+    CHECK_FALSE(store->wait_for_others(std::chrono::milliseconds(1)));
+    for (int i = 0; i < 3; ++i) {
+        Child child([&] {
+            open_at(directory.file())->append("s", {message("b")});
+            return std::string();
+        });
+        CHECK(store->wait_for_others(std::chrono::minutes(1)));
+        CHECK(child.result() == "");
+        while (store->wait_for_others(std::chrono::milliseconds(1))) {}  // its closing
+        (void)next_number();
+    }
+    CHECK(store->stream_seq("s") == 4);
+}
+
+// ---- Trouble ------------------------------------------------------------------------------------
+
+TEST_CASE("SQLite file: a lock held by a stranger is waited for, then an error, and work goes on when it is free") {
+    const Directory directory;
+    StoreOptions options;
+    options.busy_timeout = std::chrono::milliseconds(20);
+    const auto store = open_at(directory.file(), options);
+    store->append("s", {message("a")});
+    auto other = stranger(directory.file());
+    other.exec("BEGIN IMMEDIATE");
+    const Message waiting = message("b");
+    const std::string text = error_of([&] { store->append("s", {waiting}); });
+    CHECK(contains(text, "append to 's' in '" + directory.file() + "': another process holds the write lock"));
+    CHECK_THROWS_AS(store->transaction([](Transaction&) { FAIL("it has no lock to run under"); }), StoreError);
+    CHECK(store->stream_seq("s") == 1);  // reading needs no lock
+    other.exec("COMMIT");
+    CHECK(store->append("s", {waiting}).last_seq == 2);
+
+    const auto patient = open_at(directory.file());
+    other.exec("BEGIN IMMEDIATE");
+    std::atomic<bool> began{false};
+    std::jthread writer([&] {
+        began = true;
+        patient->append("s", {message("c")});
+    });
+    while (!began) std::this_thread::yield();
+    other.exec("COMMIT");
+    writer.join();
+    CHECK(store->stream_seq("s") == 3);
+}
+
+TEST_CASE("SQLite file: one that was moved away is a clear error, and work goes on when it is back") {
+    const Directory directory;
+    const std::string away = directory.file("away.db");
+    const auto store = open_at(directory.file());
+    store->append("s", {message("a")});
+    std::filesystem::rename(directory.file(), away);
+    const Message waiting = message("b");
+    const std::string expected =
+        "append to 's' in '" + directory.file() + "': the file was moved, deleted or replaced while it was open";
+    CHECK(error_of([&] { store->append("s", {waiting}); }) == expected);
+    {
+        std::ofstream(directory.file()) << "somebody else's";
+        CHECK(error_of([&] { store->append("s", {waiting}); }) == expected);
+    }
+    CHECK(bytes_of(directory.file()) == "somebody else's");
+    std::filesystem::rename(away, directory.file());
+    CHECK(store->append("s", {waiting}).last_seq == 2);
+    CHECK(damage(directory.file()) == "");
+}
+
+TEST_CASE("SQLite file: the WAL stays bounded under readers, while much is written") {
+    const Directory directory;
+    StoreOptions options;
+    options.durability = Durability::normal;
+    options.checkpoint_bytes = 1u << 20;
+    std::mutex mutex;
+    std::string warnings;
+    options.warn = [&](std::string_view text) {
+        const std::lock_guard lock(mutex);
+        warnings += text;
+    };
+    const auto store = open_at(directory.file(), options);
+    std::atomic<bool> done{false};
+    std::uintmax_t largest = 0;
+    std::atomic<int> reads{0};
+    {
+        std::vector<std::jthread> readers;
+        for (int i = 0; i < 3; ++i) {
+            readers.emplace_back([&] {
+                while (!done) {
+                    int count = 0;
+                    store->read_log({}, [&](Message&) { return ++count < 300; });
+                    ++reads;
+                }
+            });
+        }
+        const std::string payload = "\"" + std::string(4000, 'x') + "\"";
+        for (int i = 0; i < 3000; ++i) {
+            store->append("s" + std::to_string(i % 10), {message("a", payload)});
+            if (i % 100 == 0) largest = std::max(largest, size_of(directory.file("store.db-wal")));
+        }
+        done = true;
+    }
+    CHECK(reads > 3);
+    CHECK(largest > (1u << 20));
+    CHECK(largest < (4u << 20));  // 12 MB went through it
+    CHECK(warnings == "");
+    CHECK(positions(store->log()) == counting(1, 3000));
+    CHECK(damage(directory.file()) == "");
+}
+
+// ---- A disk that fails at its k-th call -------------------------------------------------------------
+
+namespace {
+
+/// A VFS over the default one that fails at its k-th call that reaches the disk.
+class FaultyDisk {
+public:
+    enum class Trouble { full, broken };
+
+    static FaultyDisk& get() {
+        static FaultyDisk disk;
+        return disk;
+    }
+    static constexpr const char* name = "store-test-faults";
+
+    /// The k-th call from now on fails, and with `sticky` all that follow until repair().
+    /// A full disk fails writes only.
+    void arm(int k, Trouble trouble, bool sticky) {
+        left_ = k;
+        trouble_ = trouble;
+        sticky_ = sticky;
+        hits_ = 0;
+    }
+    void repair() { left_ = 0; }
+    [[nodiscard]] int hits() const noexcept { return hits_; }
+
+private:
+    struct File {
+        sqlite3_file base;
+        [[nodiscard]] static sqlite3_file* real(sqlite3_file* file) {
+            return reinterpret_cast<sqlite3_file*>(reinterpret_cast<char*>(file) + sizeof(File));
+        }
+    };
+
+    FaultyDisk() {
+        under_ = sqlite3_vfs_find(nullptr);
+        vfs_ = *under_;
+        vfs_.zName = name;
+        vfs_.pNext = nullptr;
+        vfs_.szOsFile = static_cast<int>(sizeof(File)) + under_->szOsFile;
+        vfs_.xOpen = [](sqlite3_vfs*, const char* path, sqlite3_file* file, int flags, int* out) {
+            file->pMethods = nullptr;
+            if (const int code = get().due(SQLITE_CANTOPEN, 0)) return code;
+            const int code = get().under_->xOpen(get().under_, path, File::real(file), flags, out);
+            if (File::real(file)->pMethods) file->pMethods = &get().methods_;
+            return code;
+        };
+        vfs_.xDelete = [](sqlite3_vfs*, const char* path, int sync) {
+            if (const int code = get().due(SQLITE_IOERR_DELETE, 0)) return code;
+            return get().under_->xDelete(get().under_, path, sync);
+        };
+        vfs_.xAccess = [](sqlite3_vfs*, const char* path, int flags, int* out) {
+            return get().under_->xAccess(get().under_, path, flags, out);
+        };
+        vfs_.xFullPathname = [](sqlite3_vfs*, const char* path, int size, char* out) {
+            return get().under_->xFullPathname(get().under_, path, size, out);
+        };
+        methods_.iVersion = 2;  // without xFetch: nothing is mapped past us
+        methods_.xClose = [](sqlite3_file* f) { return File::real(f)->pMethods->xClose(File::real(f)); };
+        methods_.xRead = [](sqlite3_file* f, void* data, int size, sqlite3_int64 at) {
+            if (const int code = get().due(SQLITE_IOERR_READ, 0)) return code;
+            return File::real(f)->pMethods->xRead(File::real(f), data, size, at);
+        };
+        methods_.xWrite = [](sqlite3_file* f, const void* data, int size, sqlite3_int64 at) {
+            if (const int code = get().due(SQLITE_IOERR_WRITE, SQLITE_FULL)) {
+                // As a disk may do it: the first half arrives.
+                (void)File::real(f)->pMethods->xWrite(File::real(f), data, size / 2, at);
+                return code;
+            }
+            return File::real(f)->pMethods->xWrite(File::real(f), data, size, at);
+        };
+        methods_.xTruncate = [](sqlite3_file* f, sqlite3_int64 size) {
+            if (const int code = get().due(SQLITE_IOERR_TRUNCATE, 0)) return code;
+            return File::real(f)->pMethods->xTruncate(File::real(f), size);
+        };
+        methods_.xSync = [](sqlite3_file* f, int flags) {
+            if (const int code = get().due(SQLITE_IOERR_FSYNC, 0)) return code;
+            return File::real(f)->pMethods->xSync(File::real(f), flags);
+        };
+        methods_.xFileSize = [](sqlite3_file* f, sqlite3_int64* size) {
+            if (const int code = get().due(SQLITE_IOERR_FSTAT, 0)) return code;
+            return File::real(f)->pMethods->xFileSize(File::real(f), size);
+        };
+        methods_.xLock = [](sqlite3_file* f, int level) { return File::real(f)->pMethods->xLock(File::real(f), level); };
+        methods_.xUnlock = [](sqlite3_file* f, int level) {
+            return File::real(f)->pMethods->xUnlock(File::real(f), level);
+        };
+        methods_.xCheckReservedLock = [](sqlite3_file* f, int* out) {
+            return File::real(f)->pMethods->xCheckReservedLock(File::real(f), out);
+        };
+        methods_.xFileControl = [](sqlite3_file* f, int op, void* argument) {
+            return File::real(f)->pMethods->xFileControl(File::real(f), op, argument);
+        };
+        methods_.xSectorSize = [](sqlite3_file* f) { return File::real(f)->pMethods->xSectorSize(File::real(f)); };
+        methods_.xDeviceCharacteristics = [](sqlite3_file* f) {
+            return File::real(f)->pMethods->xDeviceCharacteristics(File::real(f));
+        };
+        methods_.xShmMap = [](sqlite3_file* f, int region, int size, int extend, void volatile** out) {
+            if (const int code = get().due(SQLITE_IOERR_SHMMAP, SQLITE_FULL)) return code;
+            return File::real(f)->pMethods->xShmMap(File::real(f), region, size, extend, out);
+        };
+        methods_.xShmLock = [](sqlite3_file* f, int offset, int count, int flags) {
+            return File::real(f)->pMethods->xShmLock(File::real(f), offset, count, flags);
+        };
+        methods_.xShmBarrier = [](sqlite3_file* f) { File::real(f)->pMethods->xShmBarrier(File::real(f)); };
+        methods_.xShmUnmap = [](sqlite3_file* f, int remove) {
+            return File::real(f)->pMethods->xShmUnmap(File::real(f), remove);
+        };
+        sqlite3_vfs_register(&vfs_, 0);
+    }
+
+    /// The code to fail with, or 0.
+    int due(int broken, int full) {
+        const int code = trouble_ == Trouble::full ? full : broken;
+        if (code == 0 || left_ == 0) return 0;
+        if (left_ > 1) {
+            --left_;
+            return 0;
+        }
+        if (!sticky_) left_ = 0;
+        ++hits_;
+        return code;
+    }
+
+    sqlite3_vfs* under_ = nullptr;
+    sqlite3_vfs vfs_{};
+    sqlite3_io_methods methods_{};
+    std::atomic<int> left_{0};
+    std::atomic<int> hits_{0};
+    Trouble trouble_ = Trouble::full;
+    bool sticky_ = false;
+};
+
+/// Where no disk slows down what is written and thrown away hundreds of times.
+std::string fast_directory() {
+    return ::access("/dev/shm", W_OK) == 0 ? "/dev/shm" : std::filesystem::temp_directory_path().string();
+}
+
+/// What an application does in a minute, on a disk that fails. Each step is tried again after an error, with
+/// the cause gone; gives the errors, and in `lost` what was acknowledged without being so.
+class Scenario {
+public:
+    explicit Scenario(std::string path) : path_(std::move(path)) {}
+
+    void run() {
+        using namespace std::chrono_literals;
+        StoreOptions options;
+        options.path = path_;
+        options.vfs = FaultyDisk::name;
+        options.checkpoint_bytes = 1;  // as often as it may
+        options.warn = [](std::string_view) {};
+        std::unique_ptr<Store> store;
+        step([&] { store = open_store(options); });
+        if (!store) return;
+        step([&] {
+            store->transaction([](Transaction& transaction) {
+                transaction.execute("CREATE TABLE IF NOT EXISTS sums(id TEXT, n INTEGER)");
+            });
+        });
+        const Messages two{message("E"), message("E")};
+        step([&] { store->append("s1", two); });
+        note(two);
+        const std::vector<Append> parts{{"s2", {message("E", long_payload)}, any_seq}, {"s3", {message("E")}, any_seq}};
+        step([&] { store->append_all(parts); });
+        note(parts[0].messages);
+        note(parts[1].messages);
+        const Message later = message("L");
+        step([&] { store->schedule({due(at(5), "s4", later)}); });
+        std::size_t moved = 0;
+        step([&] { moved += store->promote(at(5)); });
+        note({later});
+        const Messages grouped{message("G"), message("G"), message("G")};
+        step([&] {
+            in_one_group(*store, {[&] { step([&] { store->append("s5", {grouped[0]}); }); },
+                                  [&] { step([&] { store->append("s6", {grouped[1]}); }); },
+                                  [&] { step([&] { store->append("s5", {grouped[2]}); }); }});
+        });
+        note(grouped);
+        std::int64_t group = 0;
+        step([&] { group = store->register_group({"sums", {"E"}, {}}).id; });
+        for (int rounds = 0; rounds < 30 && handled_ < 4; ++rounds) {
+            std::vector<Claim> claims;
+            step([&] { claims = claim(*store, group, 2); });
+            if (claims.empty()) {  // a claim whose commit was reported as failed: nobody beats for it
+                step([&] { (void)store->beat(0us); });
+                step([&] { handled_ = store->stats().group("sums").lag == 0 ? 4 : 0; });
+                continue;
+            }
+            for (const auto& each : claims) {
+                const Message effect = message("F");
+                step([&] {
+                    const auto found = pending(*store, each, {"E"});
+                    if (found.empty()) return;
+                    Handled done = handled(each, found.back());
+                    done.appends.push_back({"effects", {effect}, any_seq});
+                    done.sync = [&](Transaction& transaction) {
+                        for (std::size_t i = 0; i < found.size(); ++i) {
+                            transaction.execute("INSERT INTO sums VALUES(?, ?)", each.stream_name, found[i]);
+                        }
+                    };
+                    (void)finish(*store, done);
+                });
+            }
+        }
+        const Message host = message("H");
+        step([&] {
+            if (store->find(host.id)) return;  // "outcome unknown" is what a host transaction has to look up
+            store->transaction([&](Transaction& transaction) {
+                transaction.execute("INSERT INTO sums VALUES('host', 0)");
+                transaction.append("s7", {host});
+            });
+        });
+        note({host});
+    }
+
+    /// What the file shows against what was acknowledged.
+    [[nodiscard]] std::string result() const {
+        std::string text = wrong_;
+        text += damage(path_, acknowledged_);
+        const auto store = open_at(path_);
+        store->read([&](Reader& reader) {
+            const auto count = [&](const char* sql) { return reader.row(sql)->integer(0); };
+            if (count("SELECT count(*) FROM sums WHERE id <> 'host'") != 4) text += "a message's effect is missing or double\n";
+            if (count("SELECT count(DISTINCT n) FROM sums WHERE id <> 'host'") != 4) text += "an effect is double\n";
+            if (count("SELECT count(*) FROM sums WHERE id = 'host'") != 1) text += "the transaction was run twice or not\n";
+            if (count("SELECT count(*) FROM sourced_scheduled") != 0) text += "a message waits still\n";
+        });
+        const auto effects = store->stream_seq("effects");
+        if (effects != 3) text += std::to_string(effects) + " effects for 3 streams\n";
+        if (store->head() != 12) text += "the log has " + std::to_string(store->head()) + " messages, not 12\n";
+        return text;
+    }
+    [[nodiscard]] int errors() const noexcept { return errors_; }
+
+private:
+    void step(const std::function<void()>& body) {
+        std::string last;
+        for (int tries = 0; tries < 4; ++tries) {
+            try {
+                body();
+                return;
+            } catch (const StoreError& error) {
+                last = error.what();
+                ++errors_;
+                FaultyDisk::get().repair();
+            } catch (const std::exception& error) {
+                last = std::string("not a StoreError: ") + error.what();
+                break;
+            }
+        }
+        const std::lock_guard lock(mutex_);
+        wrong_ += "did not go on: " + last + "\n";
+    }
+    void note(const Messages& messages) {
+        for (const auto& each : messages) acknowledged_.push_back(each.id);
+    }
+
+    std::string path_;
+    const std::string long_payload = "\"" + std::string(20'000, 'x') + "\"";
+    std::vector<Id> acknowledged_;
+    std::mutex mutex_;
+    std::string wrong_;
+    std::atomic<int> errors_{0};
+    std::int64_t handled_ = 0;
+};
+
+void check_disk(FaultyDisk::Trouble trouble, bool sticky, int stride) {
+    auto& disk = FaultyDisk::get();
+    int failures = 0;
+    int k = 1;
+    for (;; k += stride) {
+        const Directory directory(fast_directory());
+        Scenario scenario(directory.file());
+        disk.arm(k, trouble, sticky);
+        scenario.run();
+        const bool hit = disk.hits() > 0;
+        disk.repair();
+        const std::string result = scenario.result();
+        failures += scenario.errors() > 0;
+        CAPTURE(k);
+        REQUIRE(result == "");
+        if (!hit) break;
+    }
+    CHECK(k > 20);
+    CHECK(failures > 5);
+}
+
+}  // namespace
+
+TEST_CASE("SQLite file: a disk that is full at its k-th write loses nothing, writes nothing half, and work goes on") {
+    SUBCASE("for one write") { check_disk(FaultyDisk::Trouble::full, false, 1); }
+    SUBCASE("until there is space again") { check_disk(FaultyDisk::Trouble::full, true, 1); }
+}
+
+TEST_CASE("SQLite file: a disk that fails at its k-th call loses nothing, writes nothing half, and work goes on") {
+    SUBCASE("for one call") { check_disk(FaultyDisk::Trouble::broken, false, 1); }
+    SUBCASE("until it is repaired") { check_disk(FaultyDisk::Trouble::broken, true, 1); }
+}
+
+TEST_CASE("SQLite file: a full disk and a failing one say so") {
+    const Directory directory;
+    auto& disk = FaultyDisk::get();
+    StoreOptions options;
+    options.vfs = FaultyDisk::name;
+    const auto store = open_at(directory.file(), options);
+    store->append("s", {message("a")});
+    const auto text = [&](FaultyDisk::Trouble trouble) {
+        disk.arm(1, trouble, true);
+        std::string found = error_of([&] { store->append("s", {message("a")}); });
+        disk.repair();
+        return found;
+    };
+    const std::string tried = "append to 's' in '" + directory.file() + "': ";
+    CHECK(contains(text(FaultyDisk::Trouble::full), tried + "the disk is full"));
+    CHECK(contains(text(FaultyDisk::Trouble::broken), tried + "reading or writing the file failed"));
+    CHECK(store->append("s", {message("a")}).last_seq == 2);
+}

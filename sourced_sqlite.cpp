@@ -1706,7 +1706,8 @@ private:
                 outcome.appended.push_back(append(part.stream, part.messages, part.expect));
             }
             for (const auto& entry : handled.schedules) {
-                if (micros(entry.due_at) <= now()) append(entry.message.stream, {entry.message}, any_seq);
+                // By the clock, not by now(): after the clock went back that stands still, and this would be early.
+                if (entry.due_at <= options_.clock()) append(entry.message.stream, {entry.message}, any_seq);
                 else schedule(entry, entry.message.stream);
             }
         };

@@ -19,8 +19,8 @@ int main() {
     const auto late = cart.handle(AddItem{"cup", 700, 6});
     std::cout << "more cups: " << (late ? "added" : late.reason()) << '\n';
 
-    std::cout << "the cart is " << cart.state().status << ", " << cart.state().total() << " pence, at seq " << cart.seq()
-              << "; after the tea it was " << cart.state(2).total() << " pence\n";
+    std::cout << "the cart is " << cart.state().status << ", " << cart.state().total() << " pence, at seq "
+              << cart.seq() << "; after the tea it was " << cart.state(2).total() << " pence\n";
     for (const auto& message : cart.history()) {
         std::cout << "  " << message.seq << ' ' << message.type << ' ' << message.payload << '\n';
     }

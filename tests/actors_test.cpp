@@ -132,7 +132,8 @@ TEST_CASE("B2: a derived actor adds handlers, its base keeps its own") {
     const Messages past{Started{}, Added{"a"}, Cleared{}};
     CHECK(Derived().evolve("x-1", past).log == std::vector<std::string>{"started", "added", "cleared"});
     CHECK(Base().evolve("x-1", past).log == std::vector<std::string>{"started", "added"});
-    CHECK(Derived().definition().order == std::vector<std::string>{"list.started", "list.added", "list.item_added", "list.cleared"});
+    CHECK(Derived().definition().order ==
+          std::vector<std::string>{"list.started", "list.added", "list.item_added", "list.cleared"});
     CHECK(Base().definition().order.size() == 3);
 }
 
@@ -147,8 +148,9 @@ TEST_CASE("B3: an event declared without a handler is known and leaves the state
 
 TEST_CASE("B4: one handler runs for each of the listed events") {
     const Free actor([](Free& self) {
-        self.event<Started, Added, Cleared>(
-            [](Items& items, const auto& event) { items.log.emplace_back(sourced::message_type<std::remove_cvref_t<decltype(event)>>()); });
+        self.event<Started, Added, Cleared>([](Items& items, const auto& event) {
+            items.log.emplace_back(sourced::message_type<std::remove_cvref_t<decltype(event)>>());
+        });
     });
     CHECK(actor.evolve("x-1", {Started{}, Archived{}, Added{"a"}, Cleared{}}).log ==
           std::vector<std::string>{"list.started", "list.added", "list.cleared"});
@@ -156,7 +158,8 @@ TEST_CASE("B4: one handler runs for each of the listed events") {
 
 TEST_CASE("B5: before_evolve is called before each event that has a handler, with its envelope") {
     const Free actor([](Free& self) {
-        self.before_evolve([](Items& items, const Envelope& envelope) { items.log.push_back(std::to_string(envelope.seq)); });
+        self.before_evolve(
+            [](Items& items, const Envelope& envelope) { items.log.push_back(std::to_string(envelope.seq)); });
         self.event([](Items& items, const Started&) { items.log.push_back("started"); });
         self.event([](Items& items, const Added&) { items.log.push_back("added"); });
     });
@@ -174,15 +177,19 @@ TEST_CASE("B7: a message of a different stream, or one that does not lie behind 
     const List list;
     const auto history = numbered("list-1", {Started{}, Added{"a"}});
     CHECK(error_of([&] { (void)list.evolve("list-2", history); }).find("different stream") != std::string::npos);
-    CHECK(error_of([&] { (void)list.evolve("list-1", {history[1], history[0]}); }).find("its seq 1 is not behind the last, 2") !=
-          std::string::npos);
-    CHECK(error_of([&] { (void)list.evolve("list-1", {history[0], history[0]}); }).find("list.started") != std::string::npos);
+    CHECK(error_of([&] {
+              (void)list.evolve("list-1", {history[1], history[0]});
+          }).find("its seq 1 is not behind the last, 2") != std::string::npos);
+    CHECK(error_of([&] {
+              (void)list.evolve("list-1", {history[0], history[0]});
+          }).find("list.started") != std::string::npos);
 
     SUBCASE("B7: an unknown type still advances the seq") {
         CHECK(given<List>(Archived{}, Archived{}).when(Add{"a"}).events().front().seq == 4);
         const auto unknown = numbered("list-1", {Archived{}, Archived{}, Started{}});
-        CHECK(error_of([&] { (void)list.evolve("list-1", {unknown[0], unknown[1], history[1]}); }).find("not behind") !=
-              std::string::npos);
+        CHECK(error_of([&] {
+                  (void)list.evolve("list-1", {unknown[0], unknown[1], history[1]});
+              }).find("not behind") != std::string::npos);
     }
 }
 
@@ -288,7 +295,8 @@ TEST_CASE("Actor: types that handlers name are registered, also those that are o
     sourced::Registry registry;
     const List list;
     for (const auto& add : list.definition().registrations) add(registry);
-    for (const auto* name : {"list.add", "list.clear", "list.started", "list.added", "list.item_added", "list.archived"}) {
+    for (const auto* name :
+         {"list.add", "list.clear", "list.started", "list.added", "list.item_added", "list.archived"}) {
         CHECK_MESSAGE(registry.find(name) != nullptr, name);
     }
 }
@@ -306,7 +314,9 @@ struct Members : sourced::Actor<Items> {
         event(&Members::added);
         reaction(&Members::answer);
     }
-    Added add(const Items& items, const Add& add) const { return {add.name + prefix + std::to_string(items.names.size())}; }
+    Added add(const Items& items, const Add& add) const {
+        return {add.name + prefix + std::to_string(items.names.size())};
+    }
     void added(Items& items, const Added& added, const Envelope& envelope) const {
         items.names.push_back(added.name + '@' + std::to_string(envelope.seq));
     }
@@ -334,7 +344,8 @@ TEST_CASE("Actor: a handler may take the state or not, by value or not, and the 
             return Noted{items.id + add.name + std::to_string(envelope.seq)};
         });
         self.command([](const Clear&, const Envelope& envelope) { return Noted{envelope.stream}; });
-        self.reaction([](const Started&, const Envelope& envelope) { return sourced::dispatch(Notify{int(envelope.seq)}); });
+        self.reaction(
+            [](const Started&, const Envelope& envelope) { return sourced::dispatch(Notify{int(envelope.seq)}); });
         self.reaction([](const Items&, const Cleared&, const Envelope& envelope) {
             return sourced::dispatch(Notify{-int(envelope.seq)});
         });
@@ -380,9 +391,13 @@ TEST_CASE("C4: what is decided follows from its command, in its stream, with its
 TEST_CASE("C6: a reaction sees the state as of its event, and answers in its own stream") {
     const Free actor([](Free& self) {
         self.event([](Items& items, const Added& added) { items.names.push_back(added.name); });
-        self.reaction([](const Items& items, const Added&) { return sourced::dispatch(Notify{int(items.names.size())}); });
+        self.reaction(
+            [](const Items& items, const Added&) { return sourced::dispatch(Notify{int(items.names.size())}); });
     });
-    CHECK(given(actor, Added{"a"}, Added{"b"}).stream("x-1").when(Added{"c"}).then(sourced::dispatch(Notify{3}).to("x-1")));
+    CHECK(given(actor, Added{"a"}, Added{"b"})
+              .stream("x-1")
+              .when(Added{"c"})
+              .then(sourced::dispatch(Notify{3}).to("x-1")));
 }
 
 TEST_CASE("C7: a reaction dispatches to other streams and for later, in order") {
@@ -424,9 +439,8 @@ TEST_CASE("C10: a command handler may decide on nothing") {
 }
 
 TEST_CASE("C12: an exception in a command handler leaves no event behind") {
-    const Free actor([](Free& self) {
-        self.command([](const Add&) -> Events { throw std::domain_error("no more room"); });
-    });
+    const Free actor(
+        [](Free& self) { self.command([](const Add&) -> Events { throw std::domain_error("no more room"); }); });
     const auto step = given(actor).when(Add{"a"});
     CHECK(step.events().empty());
     CHECK(step.then_throws<std::domain_error>("no more room"));
@@ -455,6 +469,19 @@ TEST_CASE("Actor: a payload that cannot be read is Undecodable, and names where"
     Message command = Add{"a"};
     command.payload = R"({"name": 12})";
     CHECK(given<List>().when(command).then_throws<sourced::Undecodable>("/name"));
+}
+
+TEST_CASE("Actor: a refusal is an event that the actor may evolve and react to") {
+    const Free actor([](Free& self) {
+        self.command([](const Add&) -> Decision<Added> { return sourced::refuse("full"); });
+        self.event([](Items& items, const sourced::Refused& refused) { items.log = {refused.command, refused.reason}; });
+        self.reaction([](const sourced::Refused&) { return sourced::dispatch(Clear{}); });
+    });
+    const auto step = given(actor).when(Add{"a"});
+    CHECK(step.then(sourced::refuse("full")));
+    CHECK(step.seq() == 2);
+    CHECK(step.state().log == std::vector<std::string>{"list.add", "full"});
+    CHECK(given(actor).when(sourced::Refused{"list.add", "full"}).then(sourced::dispatch(Clear{})));
 }
 
 // ---- Dispatch ------------------------------------------------------------------------

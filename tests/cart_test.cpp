@@ -33,7 +33,8 @@ TEST_CASE("Mailer: sends what it is asked to send") {
 }
 
 TEST_CASE("CartListings: counts items and their price") {
-    CHECK(given<CartListings>(ItemAdded{"p1", 1000, 2}, ItemAdded{"p2", 1, 1}, CheckedOut{}).then_state(Listing{3, 2001, true}));
+    CHECK(given<CartListings>(ItemAdded{"p1", 1000, 2}, ItemAdded{"p2", 1, 1}, CheckedOut{})
+              .then_state(Listing{3, 2001, true}));
 }
 
 TEST_CASE("App: the email leaves when its time has come") {

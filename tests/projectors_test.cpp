@@ -88,7 +88,8 @@ struct TillTable : sourced::Projector<Total> {
         event([](Total& total, const Added& added) { count(total, added); });
         event([](Total& total, const Taken& taken) { count(total, taken); });
         sync([highest](const Total& total, std::string_view id, Transaction& db) {
-            db.execute("insert into till values (?, ?) on conflict (id) do update set sum = excluded.sum", id, total.sum);
+            db.execute("insert into till values (?, ?) on conflict (id) do update set sum = excluded.sum", id,
+                       total.sum);
             if (total.sum > highest) throw std::range_error("too much in the till");
         });
     }
@@ -357,7 +358,8 @@ TEST_CASE("Projector: when one event has a key, all have to have one") {
     };
     App app;
     CHECK(error_of([&] { app.add<Half>(); }) == "projector 'half' is keyed, but has no key handler for 'till.taken'");
-    CHECK(error_of([&] { app.add<Unused>(); }) == "projector 'unused' has a key handler for 'till.taken', but no event handler");
+    CHECK(error_of([&] { app.add<Unused>(); }) ==
+          "projector 'unused' has a key handler for 'till.taken', but no event handler");
 }
 
 TEST_CASE("Projector: a second handler of any verb is an error") {
@@ -373,8 +375,10 @@ TEST_CASE("Projector: a second handler of any verb is an error") {
     CHECK(twice([](Free& self) { self.key([](const Added& added) { return added.country; }); }) ==
           "projector 'free' has two key handlers for 'till.added'");
     CHECK(twice([](Free& self) { self.sync([](const Total&) {}); }) == "projector 'free' has two sync handlers");
-    CHECK(twice([](Free& self) { self.on_reset([](Transaction&) {}); }) == "projector 'free' has two on_reset handlers");
-    CHECK(twice([](Free& self) { self.on_install([](Transaction&) {}); }) == "projector 'free' has two on_install handlers");
+    CHECK(twice([](Free& self) { self.on_reset([](Transaction&) {}); }) ==
+          "projector 'free' has two on_reset handlers");
+    CHECK(twice([](Free& self) { self.on_install([](Transaction&) {}); }) ==
+          "projector 'free' has two on_install handlers");
 }
 
 // ---- Rows without SQL -------------------------------------------------------------------
@@ -425,9 +429,8 @@ TEST_CASE("Projection: a name with a NUL, or that differs from another by case a
 TEST_CASE("Projection: a row that holds something else is Undecodable and names the row") {
     App app;
     const auto& revenue = app.add<Revenue>();
-    app.store().transaction([](Transaction& db) {
-        db.execute("insert into projection_revenue values ('GB', ?)", R"({"sum": "many"})");
-    });
+    app.store().transaction(
+        [](Transaction& db) { db.execute("insert into projection_revenue values ('GB', ?)", R"({"sum": "many"})"); });
     try {
         (void)revenue.get(app.store(), "GB");
         FAIL("it was read");

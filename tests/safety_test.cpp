@@ -922,3 +922,52 @@ TEST_CASE("Zombie storm: processes are stopped past their claims' expiry and go 
     storm.kill_all();
     storm.check();
 }
+
+namespace {
+
+/// Answers each deposit twenty seconds later.
+struct SlowAccount : Actor<std::monostate> {
+    SlowAccount() : Actor("account") {
+        command([](const std::monostate&, const Deposit& deposit) { return Deposited{deposit.amount}; });
+        reaction([](const Deposited&) { return dispatch(Notify{}).to("notices").in(20s); });
+    }
+};
+
+}  // namespace
+
+TEST_CASE("Clock: an App whose clock jumps an hour back and a day ahead sends nothing early, late or twice") {
+    const TemporaryDirectory directory;
+    const auto start = Time(std::chrono::hours(24 * 365 * 50));
+    Time now = start;
+    Options options;
+    options.path = directory.file();
+    options.clock = [&] { return now; };
+    App app(options);
+    app.add<SlowAccount>();
+    app.add<Notices>();
+    const auto notified = [&] {
+        app.run_until_idle();
+        return app.store().log({.types = {"notice.notified"}}).size();
+    };
+    app.dispatch("a", Deposit{1});
+    CHECK(notified() == 0);
+    now = start - 1h;
+    app.dispatch("a", Deposit{2});  // its answer is due 20 s later by the same clock, whatever time the log shows
+    CHECK(notified() == 0);
+    now = start + 20s - 1us;
+    CHECK(notified() == 1);
+    now = start + 20s;
+    CHECK(notified() == 2);
+    now = start + 24h;
+    app.dispatch("a", Deposit{3});
+    CHECK(notified() == 2);
+    now = start + 48h;
+    CHECK(notified() == 3);
+    now = start;
+    app.dispatch("a", Deposit{4});
+    CHECK(notified() == 3);
+    now = start + 72h;
+    CHECK(notified() == 4);
+    for (const auto& group : app.stats().groups) CHECK(group.lag == 0);
+    CHECK(violations(directory.file()) == "");
+}

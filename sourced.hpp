@@ -245,20 +245,36 @@ struct Limits {
 struct SOURCED_API Rule {
     enum class What { at_least, at_most, length, required, matches, lax };
     What what = What::required;
-    std::int64_t least = 0;
+    std::int64_t least = 0;  ///< also the bound of at_least and at_most, where it is an integer
     std::int64_t most = 0;
     double real = 0;
     bool is_real = false;
     std::string pattern{};
+
+    template <class N>
+    void bound(N value) {
+        real = static_cast<double>(value);
+        if constexpr (std::is_integral_v<N>) is_real = !std::in_range<std::int64_t>(value);
+        else is_real = true;
+        if (!is_real) least = static_cast<std::int64_t>(value);
+    }
 };
 
 /// Numbers: the smallest and the greatest value that is allowed.
-template <std::integral N>
-[[nodiscard]] Rule at_least(N least) { return Rule{Rule::What::at_least, static_cast<std::int64_t>(least), 0, static_cast<double>(least)}; }
-[[nodiscard]] inline Rule at_least(double least) { return Rule{Rule::What::at_least, 0, 0, least, true}; }
-template <std::integral N>
-[[nodiscard]] Rule at_most(N most) { return Rule{Rule::What::at_most, 0, static_cast<std::int64_t>(most), static_cast<double>(most)}; }
-[[nodiscard]] inline Rule at_most(double most) { return Rule{Rule::What::at_most, 0, 0, most, true}; }
+template <class N>
+    requires std::is_arithmetic_v<N>
+[[nodiscard]] Rule at_least(N least) {
+    Rule rule{Rule::What::at_least};
+    rule.bound(least);
+    return rule;
+}
+template <class N>
+    requires std::is_arithmetic_v<N>
+[[nodiscard]] Rule at_most(N most) {
+    Rule rule{Rule::What::at_most};
+    rule.bound(most);
+    return rule;
+}
 /// Strings: how many characters (code points); arrays: how many elements.
 [[nodiscard]] inline Rule length(std::int64_t least, std::int64_t most = std::numeric_limits<std::int64_t>::max()) {
     return Rule{Rule::What::length, least, most};
@@ -416,11 +432,11 @@ enum class Kind { command, event };
 #define SOURCED_PRIVATE_BIND_(name)
 #define SOURCED_PRIVATE_BIND_MANY(name, ...) [[maybe_unused]] const auto& [__VA_ARGS__] = self;
 #define SOURCED_PRIVATE_MESSAGE(kind, ...)                                                                           \
-    static constexpr ::std::string_view sourced_type = SOURCED_PRIVATE_FIRST_OF(__VA_ARGS__, );                      \
-    static constexpr ::sourced::Kind sourced_kind = ::sourced::Kind::kind;                                           \
+    [[maybe_unused]] static constexpr ::std::string_view sourced_type = SOURCED_PRIVATE_FIRST_OF(__VA_ARGS__, );     \
+    [[maybe_unused]] static constexpr ::sourced::Kind sourced_kind = ::sourced::Kind::kind;                          \
     SOURCED_PRIVATE_FIELDS(__VA_ARGS__)
 #define SOURCED_PRIVATE_FIELDS(...)                                                                                  \
-    static constexpr ::std::string_view sourced_fields = #__VA_ARGS__;                                               \
+    [[maybe_unused]] static constexpr ::std::string_view sourced_fields = #__VA_ARGS__;                              \
     template <class SourcedSelf>                                                                                     \
     static constexpr void sourced_complete([[maybe_unused]] const SourcedSelf& self) {                               \
         SOURCED_PRIVATE_CALL(SOURCED_PRIVATE_BIND_, SOURCED_PRIVATE_REST_OF(__VA_ARGS__, ))(__VA_ARGS__)             \
@@ -941,7 +957,8 @@ struct Refusal {
 ///     if (cart.status != "open") return sourced::refuse("cart is not open");
 [[nodiscard]] SOURCED_API Refusal refuse(std::string_view reason);
 
-/// The engine's own event: a command of type `command` was refused.
+/// The engine's own event: a command of type `command` was refused. Actors may handle it like their own,
+/// `event([](CartState&, const sourced::Refused&) {...})`, and react to it.
 struct Refused {
     std::string command;
     std::string reason;
@@ -951,6 +968,11 @@ struct Refused {
 
 /// What came of a command with all types erased: events, or a refusal.
 using detail::Decided;
+
+namespace detail {
+template <class T>
+inline constexpr bool is_outcome = false;  // what a handler returns that is no event itself
+}
 
 /// One of the named events, several of them, none (`{}`), or a refusal.
 ///
@@ -966,12 +988,8 @@ public:
     Decision() = default;
     Decision(Refusal refusal) { decided_.refusal = std::move(refusal.reason); }
     template <class First, class... More>
-        requires(!std::same_as<First, Decision> && !std::same_as<First, Refusal>)
-    Decision(const First& first, const More&... more) {
-        decided_.events.reserve(1 + sizeof...(More));
-        add(first);
-        (add(more), ...);
-    }
+        requires(!detail::is_outcome<First>)
+    Decision(const First& first, const More&... more);
 
     /// One event more. It has to be of a named type.
     template <class T>
@@ -993,12 +1011,8 @@ class Events {
 public:
     Events() = default;
     template <class First, class... More>
-        requires(!std::same_as<First, Events>)
-    Events(const First& first, const More&... more) {
-        messages_.reserve(1 + sizeof...(More));
-        add(first);
-        (add(more), ...);
-    }
+        requires(!detail::is_outcome<First>)
+    Events(const First& first, const More&... more);
 
     template <class T>
     Events& add(const T& event);
@@ -1027,9 +1041,13 @@ public:
 
     /// Not before `time`. A time that has passed means at once.
     template <class Precision>
-    Dispatch& at(std::chrono::sys_time<Precision> time) & { return at_time(std::chrono::ceil<Duration>(time)); }
+    Dispatch& at(std::chrono::sys_time<Precision> time) & {
+        return at_time(std::chrono::ceil<Duration>(time));
+    }
     template <class Precision>
-    Dispatch&& at(std::chrono::sys_time<Precision> time) && { return std::move(at(time)); }
+    Dispatch&& at(std::chrono::sys_time<Precision> time) && {
+        return std::move(at(time));
+    }
 
     /// So long after the reaction is committed. Throws Invalid for a negative time.
     SOURCED_API Dispatch& in(Duration delay) &;
@@ -1116,9 +1134,9 @@ protected:
     template <class F>
     void state(F handler);
 
-    /// Decides a command: `(const State&, const Command&)` or `(const Command&)`. Returns an event, a Decision, Events, or
-    /// an optional or vector of an event.
-    /// It may run again on a newer state before its outcome is stored, so it has no effects of its own.
+    /// Decides a command: `(const State&, const Command&)` or `(const Command&)`. Returns an event, a Decision, Events,
+    /// or an optional or vector of an event. It may run again on a newer state before its outcome is stored, so it has
+    /// no effects of its own.
     template <class F>
     void command(F handler);
 
@@ -1135,8 +1153,9 @@ protected:
     template <class F>
     void before_evolve(F handler);
 
-    /// Answers an event of the actor's own stream with commands: `(const Event&)` or `(const State&, const Event&)`, where the
-    /// state is that as of the event. Returns a Dispatch, or an optional or vector of it. Not called in a replay.
+    /// Answers an event of the actor's own stream with commands: `(const Event&)` or `(const State&, const Event&)`,
+    /// where the state is that as of the event. Returns a Dispatch, or an optional or vector of it. Not called in a
+    /// replay.
     template <class F>
     void reaction(F handler);
     /// One handler for several events.
@@ -1153,7 +1172,6 @@ protected:
 };
 
 }  // namespace sourced
-
 // =============================================================================
 // Projectors: read models
 // =============================================================================
@@ -1184,15 +1202,16 @@ protected:
     template <class F>
     void before_evolve(F handler);
 
-    /// Stores the state, once after a batch of one stream: `(const State&)`, then any of `std::string_view id`, `const Batch&`,
-    /// `Transaction&`, in this order. Runs in the transaction that records the batch as handled: what is written
-    /// through the Transaction is exactly once. When it throws, neither is kept.
+    /// Stores the state, once after a batch of one stream: `(const State&)`, then any of `std::string_view id`, `const
+    /// Batch&`, `Transaction&`, in this order. Runs in the transaction that records the batch as handled: what is
+    /// written through the Transaction is exactly once. When it throws, neither is kept.
     template <class F>
     void sync(F handler);
     /// Empties the read model, `(Transaction&)`, in the transaction that resets the group.
     template <class F>
     void on_reset(F handler);
-    /// Creates the read model's tables, `(Transaction&)`, whenever the projector is added to an App: `create table if not exists`.
+    /// Creates the read model's tables, `(Transaction&)`, whenever the projector is added to an App: `create table if
+    /// not exists`.
     template <class F>
     void on_install(F handler);
 
@@ -1302,7 +1321,6 @@ private:
 };
 
 }  // namespace sourced
-
 // =============================================================================
 // Store: the log, the schedule, and how groups get through them
 // =============================================================================
@@ -1320,6 +1338,9 @@ struct GroupSpec {
     Start start{};
 };
 
+/// The last messages of a stream without a gap, in order; empty when they have to be read.
+using Tail = std::vector<std::shared_ptr<const Message>>;
+
 /// A worker's right to process one stream for one group.
 struct Claim {
     std::int64_t group = 0;   ///< row id of the group
@@ -1333,6 +1354,7 @@ struct Claim {
     std::int64_t fence = 0;
     int attempts = 0;              ///< failed tries of the message at `attempted`
     std::int64_t attempted = 0;
+    Tail tail{};                   ///< the end of the stream, where this process has it at hand
     int deaths = 0;                ///< times a process died over this claim: use batches of one when not 0
 };
 
@@ -1531,6 +1553,8 @@ public:
     /// `on_reset` runs in the same transaction. What it had handled before is a replay.
     virtual void reset_group(std::string_view name, std::int64_t position,
                              const std::function<void(Transaction&)>& on_reset) = 0;
+    /// True when nothing that the group handles is open, or the group is stopped. Cheap, unlike stats().
+    [[nodiscard]] virtual bool settled(std::int64_t group) = 0;
     [[nodiscard]] virtual Stats stats() = 0;
 
     // ---- processes
@@ -1833,19 +1857,19 @@ struct Past {
 };
 [[nodiscard]] SOURCED_API Past past_of(const sourced::detail::Definition& definition, std::string_view stream,
                                        const Messages& past);
-[[nodiscard]] SOURCED_API Verdict same_json(std::string_view what, const std::string& expected, const std::string& found);
+[[nodiscard]] SOURCED_API Verdict same_json(std::string_view what, const std::string& expected,
+                                            const std::string& found);
 
 }  // namespace detail
 
 /// Something that a step may lead to: an event, a refusal, or a dispatched command.
 class Expected {
 public:
-    template <class T>
-        requires is_message<T>
-    Expected(const T& event) : what_(Message(event)) {}
-    Expected(Message event) : what_(std::move(event)) {}
-    Expected(Refusal refusal) : what_(std::move(refusal)) {}
-    Expected(Dispatch dispatch) : what_(std::move(dispatch)) {}
+    template <is_message T>
+    Expected(const T& event) : Expected(Message(event)) {}
+    SOURCED_API Expected(Message event);
+    SOURCED_API Expected(Refusal refusal);
+    SOURCED_API Expected(Dispatch dispatch);
 
 private:
     friend class Step;
@@ -1895,7 +1919,8 @@ private:
 template <class State>
 class StepOf : public Step {
 public:
-    StepOf(const sourced::detail::Definition& definition, std::string_view stream, const Messages& past, Message message)
+    StepOf(const sourced::detail::Definition& definition, std::string_view stream, const Messages& past,
+           Message message)
         : Step(definition, stream, past, std::move(message)) {}
     /// The state after the step.
     [[nodiscard]] const State& state() const { return *static_cast<const State*>(this->erased_state()); }
@@ -1913,13 +1938,24 @@ public:
         : owned_(std::move(reactor)), reactor_(owned_.get()), past_(std::move(past)) {}
 
     /// The stream's name; `<reactor>-1` when it is not said.
-    Given& stream(std::string_view name) & { stream_ = name; return *this; }
-    Given&& stream(std::string_view name) && { stream_ = name; return std::move(*this); }
+    Given& stream(std::string_view name) & {
+        stream_ = name;
+        return *this;
+    }
+    Given&& stream(std::string_view name) && {
+        stream_ = name;
+        return std::move(*this);
+    }
     /// More of the past.
     template <class... E>
-    Given& and_given(const E&... past) & { (past_.push_back(Message(past)), ...); return *this; }
+    Given& and_given(const E&... past) & {
+        (past_.push_back(Message(past)), ...);
+        return *this;
+    }
     template <class... E>
-    Given&& and_given(const E&... past) && { return std::move(and_given(past...)); }
+    Given&& and_given(const E&... past) && {
+        return std::move(and_given(past...));
+    }
 
     /// Lets the reactor handle a command, or see an event and react to it.
     [[nodiscard]] StepOf<State> when(Message message) const;
@@ -1944,7 +1980,7 @@ template <class R, class... E>
 [[nodiscard]] Given<R> given(const E&... past);
 /// The same for a reactor whose constructor wants arguments: `given(CartListings(table), ItemAdded{...})`.
 template <class R, class... E>
-    requires std::derived_from<R, Reactor>
+requires std::derived_from<R, Reactor>
 [[nodiscard]] Given<R> given(const R& reactor, const E&... past);
 
 /// A clock that is set by hand. Copies show the same time.
@@ -1969,7 +2005,6 @@ private:
 };
 
 }  // namespace sourced::testing
-
 
 // =============================================================================
 // Messages: template bodies
@@ -2372,7 +2407,9 @@ void call_serialize(Archive& archive, T& value) {
     else if constexpr (Archive::is_saving::value && FreeSave<T>) save(archive, value);
     else if constexpr (MemberSave<T>) cereal::access::member_load(archive, value);
     else if constexpr (FreeSave<T>) load(archive, value);
-    else static_assert(never<T>, "sourced: this type has no JSON: give it SOURCED_VALUE(fields...) or a serialize function");
+    else
+        static_assert(never<T>,
+                      "sourced: this type has no JSON: give it SOURCED_VALUE(fields...) or a serialize function");
 }
 
 // The tag of a variant's alternative: a declared name, or else its index.
@@ -2431,7 +2468,8 @@ void write_value(JsonWriter& writer, const T& value) {
     } else if constexpr (TupleLike<T>) {
         Place place{.index = static_cast<std::size_t>(-1), .is_index = true};
         writer.begin('[', place);
-        std::apply([&](const auto&... element) { ((writer.element(place), write_value(writer, element)), ...); }, value);
+        std::apply([&](const auto&... element) { ((writer.element(place), write_value(writer, element)), ...); },
+                   value);
         writer.end(']', place);
     } else if constexpr (MapLike<T>) {
         Place place;
@@ -2476,12 +2514,12 @@ void read_variant(JsonReader& reader, T& value) {
     std::string_view name;
     std::int64_t number = -1;
     bool known = false;
+    bool seen = false;
+    bool seen_value = false;
     {
         // First pass: only the tag. Objects have no order, so it may stand behind the value.
         JsonReader::Items items(reader, true);
         if (!items) return;
-        bool seen = false;
-        bool seen_value = false;
         while (items.next()) {
             if (items.key == "tag") {
                 if (std::exchange(seen, true)) reader.problem("stands twice");
@@ -2499,10 +2537,10 @@ void read_variant(JsonReader& reader, T& value) {
                 reader.problem("unknown field");
             }
         }
-        if (!seen) reader.problem_at("tag", "is missing");
-        if (!seen_value) reader.problem_at("value", "is missing");
-        if (!known || !seen_value) return;
     }
+    if (!seen) reader.problem_at("tag", "is missing");
+    if (!seen_value) reader.problem_at("value", "is missing");
+    if (!known || !seen_value) return;
     bool found = false;
     const auto try_one = [&]<std::size_t I>(std::integral_constant<std::size_t, I>) {
         using A = std::variant_alternative_t<I, T>;
@@ -2545,7 +2583,8 @@ void read_value(JsonReader& reader, T& value) {
         (void)reader.boolean(value);
     } else if constexpr (std::is_integral_v<T> && std::is_signed_v<T>) {
         std::int64_t number = 0;
-        if (reader.integer(number, std::numeric_limits<T>::min(), std::numeric_limits<T>::max())) value = static_cast<T>(number);
+        if (reader.integer(number, std::numeric_limits<T>::min(), std::numeric_limits<T>::max()))
+            value = static_cast<T>(number);
     } else if constexpr (std::is_integral_v<T>) {
         std::uint64_t number = 0;
         if (reader.natural(number, std::numeric_limits<T>::max())) value = static_cast<T>(number);
@@ -2688,7 +2727,8 @@ void schema_of(JsonSchema& schema) {
         }
     } else if constexpr (std::is_floating_point_v<T>) schema.add(R"({"type":"number")");
     else if constexpr (std::same_as<T, std::string>) schema.add(R"({"type":"string")");
-    else if constexpr (std::same_as<T, std::monostate> || std::same_as<T, std::nullptr_t>) schema.add(R"({"type":"null")");
+    else if constexpr (std::same_as<T, std::monostate> || std::same_as<T, std::nullptr_t>)
+        schema.add(R"({"type":"null")");
     else if constexpr (std::same_as<T, Id>) schema.add(R"({"type":"string","format":"uuid")");
     else if constexpr (std::same_as<T, Metadata>) schema.add(R"({"type":"object")");
     else if constexpr (is_a<T, Checked>) {
@@ -2736,7 +2776,8 @@ void schema_of(JsonSchema& schema) {
     } else if constexpr (TupleLike<T>) {
         schema.add(R"({"type":"array","prefixItems":[)");
         [&]<std::size_t... I>(std::index_sequence<I...>) {
-            ((schema.add(I ? "," : ""), schema.nested<std::tuple_element_t<I, T>>("/prefixItems/" + std::to_string(I))), ...);
+            ((schema.add(I ? "," : ""), schema.nested<std::tuple_element_t<I, T>>("/prefixItems/" + std::to_string(I))),
+             ...);
         }(std::make_index_sequence<std::tuple_size_v<T>>());
         const std::string size = std::to_string(std::tuple_size_v<T>);
         schema.add(R"(],"items":false,"minItems":)" + size);
@@ -2855,7 +2896,8 @@ Message::Message(const T& value) : payload(encode(value)) {
     static_assert(!std::string_view(T::sourced_type).empty(), "sourced: a message needs a name");
     if (detail::has_rules<T>()) {
         Problems problems = detail::check_json<T>(payload, Reading::strict, Limits{});
-        if (!problems.empty()) throw Invalid("make a message '" + std::string(T::sourced_type) + "'", std::move(problems));
+        if (!problems.empty())
+            throw Invalid("make a message '" + std::string(T::sourced_type) + "'", std::move(problems));
     }
     begin(T::sourced_type, T::sourced_kind, message_schema<T>());
 }
@@ -2936,7 +2978,8 @@ Value to_value(const T& argument) {
     } else if constexpr (std::is_convertible_v<const T&, std::string_view>) {
         return std::string(std::string_view(argument));
     } else {
-        static_assert(never<T>, "an argument of SQL is an integer, a bool, a double, text, an optional of these, or nullptr");
+        static_assert(never<T>,
+                      "an argument of SQL is an integer, a bool, a double, text, an optional of these, or nullptr");
         return nullptr;
     }
 }
@@ -3017,7 +3060,7 @@ struct Signature<R (C::*)(P...) const> : Read<C, R, true, P...> {};
 template <class C, class R, class... P>
 struct Signature<R (C::*)(P...) const noexcept> : Read<C, R, true, P...> {};
 template <class F>
-    requires requires { &F::operator(); }
+requires requires { &F::operator(); }
 struct Signature<F> : Signature<decltype(&F::operator())> {
     using Object = void;
 };
@@ -3055,12 +3098,12 @@ struct Split<Types<S, M, More...>> {
 template <class P>
 inline constexpr bool is_envelope = std::is_same_v<std::remove_cvref_t<P>, Envelope>;
 template <class M, class E>
-    requires is_envelope<E>
+requires is_envelope<E>
 struct Split<Types<M, E>> : Split<Types<M>> {
     static constexpr bool envelope = true;
 };
 template <class S, class M, class E>
-    requires is_envelope<E>
+requires is_envelope<E>
 struct Split<Types<S, M, E>> : Split<Types<S, M>> {
     static constexpr bool envelope = true;
 };
@@ -3164,12 +3207,26 @@ decltype(auto) call(const F& handler, State& state, const Message& message) {
 }
 
 }  // namespace sourced::detail
-
 // ==== Actors ===================================================================
 
 namespace sourced {
 
 namespace detail {
+
+template <>
+inline constexpr bool is_outcome<Refusal> = true;
+template <>
+inline constexpr bool is_outcome<Events> = true;
+template <class... E>
+inline constexpr bool is_outcome<Decision<E...>> = true;
+
+/// Of several handlers' or types' mistakes the first.
+template <Mistake... mistakes>
+consteval Mistake first_mistake() {
+    Mistake first = Mistake::none;
+    static_cast<void>(((first = mistakes, first == Mistake::none) && ...));
+    return first;
+}
 
 template <class T>
 consteval Mistake decided_mistake() {
@@ -3184,14 +3241,10 @@ consteval Mistake decided_mistake() {
 template <Mistake mistake>
 consteval bool decides() {
     static_assert(mistake != Mistake::no_macro, "a decision is made of events: this type has no SOURCED_EVENT line");
-    static_assert(mistake != Mistake::wrong_kind, "a decision is made of events: this type is a command, which reactions dispatch");
+    static_assert(mistake != Mistake::wrong_kind,
+                  "a decision is made of events: this type is a command, which reactions dispatch");
     static_assert(mistake != Mistake::returns_wrong, "this event is not among those that the Decision names");
     return mistake == Mistake::none;
-}
-
-template <class T>
-void add_decided(Messages& messages, const T& event) {
-    if constexpr (decides<decided_mistake<T>()>()) messages.emplace_back(event);
 }
 
 template <class T, class... Named>
@@ -3206,6 +3259,27 @@ consteval Mistake named_mistake() {
 }  // namespace detail
 
 template <class... E>
+template <class First, class... More>
+requires(!detail::is_outcome<First>) Decision<E...>::Decision(const First& first, const More&... more) {
+    if constexpr (detail::decides<detail::first_mistake<detail::named_mistake<First, E...>(),
+                                                        detail::named_mistake<More, E...>()...>()>()) {
+        decided_.events.reserve(1 + sizeof...(More));
+        decided_.events.emplace_back(first);
+        (decided_.events.emplace_back(more), ...);
+    }
+}
+
+template <class First, class... More>
+requires(!detail::is_outcome<First>) Events::Events(const First& first, const More&... more) {
+    if constexpr (detail::decides<detail::first_mistake<detail::decided_mistake<First>(),
+                                                        detail::decided_mistake<More>()...>()>()) {
+        messages_.reserve(1 + sizeof...(More));
+        messages_.emplace_back(first);
+        (messages_.emplace_back(more), ...);
+    }
+}
+
+template <class... E>
 template <class T>
 Decision<E...>& Decision<E...>::add(const T& event) {
     if constexpr (detail::decides<detail::named_mistake<T, E...>()>()) decided_.events.emplace_back(event);
@@ -3214,7 +3288,7 @@ Decision<E...>& Decision<E...>::add(const T& event) {
 
 template <class T>
 Events& Events::add(const T& event) {
-    detail::add_decided(messages_, event);
+    if constexpr (detail::decides<detail::decided_mistake<T>()>()) messages_.emplace_back(event);
     return *this;
 }
 
@@ -3223,7 +3297,8 @@ namespace detail {
 template <Mistake mistake>
 consteval bool dispatches() {
     static_assert(mistake != Mistake::no_macro, "dispatch() sends commands: this type has no SOURCED_COMMAND line");
-    static_assert(mistake != Mistake::wrong_kind, "dispatch() sends commands: this type is an event, which only an actor's decision makes");
+    static_assert(mistake != Mistake::wrong_kind,
+                  "dispatch() sends commands: this type is an event, which only an actor's decision makes");
     return mistake == Mistake::none;
 }
 
@@ -3251,70 +3326,119 @@ namespace detail {
 
 // ---- What is wrong with a handler, in a sentence -----------------------------------
 
+// The ladders are asked by the verbs themselves: each function in between would be three more lines for the reader.
+
 template <Mistake mistake>
 consteval bool command_is_right() {
     using enum Mistake;
-    static_assert(mistake != unreadable, "command(): the handler's parameters cannot be read; name the command's type instead of auto");
-    static_assert(mistake != changes_itself, "command(): the handler may change itself (mutable, or a member function without const); it is called from many threads");
+    static_assert(mistake != unreadable,
+                  "command(): the handler's parameters cannot be read; name the command's type instead of auto");
+    static_assert(mistake != changes_itself,
+                  "command(): the handler may change itself (mutable, or a member function without const); it is "
+                  "called from many threads");
     static_assert(mistake != foreign, "command(): the handler is a member function of another class");
-    static_assert(mistake != no_message, "command(): the handler has no command among its parameters; write (const State&, const Command&)");
-    static_assert(mistake != too_many, "command(): the handler has too many parameters; write (const State&, const Command&) and, if wanted, const Envelope&");
-    static_assert(mistake != wrong_state, "command(): the handler's first parameter is not the actor's State; write (const State&, const Command&)");
-    static_assert(mistake != changes_state, "command(): the handler takes the state as State&, but only events change it; write const State&");
-    static_assert(mistake != changes_message, "command(): the handler takes the command by a reference that could change it; write const Command&");
+    static_assert(mistake != no_message,
+                  "command(): the handler has no command among its parameters; write (const State&, const Command&)");
+    static_assert(mistake != too_many,
+                  "command(): the handler has too many parameters; write (const State&, const Command&) and, if "
+                  "wanted, const Envelope&");
+    static_assert(
+        mistake != wrong_state,
+        "command(): the handler's first parameter is not the actor's State; write (const State&, const Command&)");
+    static_assert(mistake != changes_state,
+                  "command(): the handler takes the state as State&, but only events change it; write const State&");
+    static_assert(mistake != changes_message,
+                  "command(): the handler takes the command by a reference that could change it; write const Command&");
     static_assert(mistake != no_macro, "command(): the type of the handler's command has no SOURCED_COMMAND line");
-    static_assert(mistake != wrong_kind, "command(): the handler takes an event, which is a matter of event() or reaction()");
-    static_assert(mistake != returns_nothing, "command(): the handler returns nothing; return an event, a Decision or Events");
-    static_assert(mistake != returns_command, "command(): the handler returns a command; return events, and dispatch commands from a reaction");
-    static_assert(mistake != returns_wrong, "command(): the handler returns something that is no event; return an event, a Decision or Events, or an optional or vector of an event");
+    static_assert(mistake != wrong_kind,
+                  "command(): the handler takes an event, which is a matter of event() or reaction()");
+    static_assert(mistake != returns_nothing,
+                  "command(): the handler returns nothing; return an event, a Decision or Events");
+    static_assert(mistake != returns_command,
+                  "command(): the handler returns a command; return events, and dispatch commands from a reaction");
+    static_assert(mistake != returns_wrong,
+                  "command(): the handler returns something that is no event; return an event, a Decision or Events, "
+                  "or an optional or vector of an event");
     return mistake == none;
 }
 
 template <Mistake mistake>
 consteval bool event_is_right() {
     using enum Mistake;
-    static_assert(mistake != unreadable, "event(): the handler's parameters cannot be read; name the event's type instead of auto, or list the types: event<A, B>(...)");
-    static_assert(mistake != changes_itself, "event(): the handler may change itself (mutable, or a member function without const); it is called from many threads");
+    static_assert(mistake != unreadable,
+                  "event(): the handler's parameters cannot be read; name the event's type instead of auto, or list "
+                  "the types: event<A, B>(...)");
+    static_assert(mistake != changes_itself,
+                  "event(): the handler may change itself (mutable, or a member function without const); it is called "
+                  "from many threads");
     static_assert(mistake != foreign, "event(): the handler is a member function of another class");
-    static_assert(mistake != no_message, "event(): the handler has no event among its parameters; write (State&, const Event&)");
-    static_assert(mistake != too_many, "event(): the handler has too many parameters; write (State&, const Event&) and, if wanted, const Envelope&");
+    static_assert(mistake != no_message,
+                  "event(): the handler has no event among its parameters; write (State&, const Event&)");
+    static_assert(
+        mistake != too_many,
+        "event(): the handler has too many parameters; write (State&, const Event&) and, if wanted, const Envelope&");
     static_assert(mistake != no_state, "event(): the handler has no state to change; write (State&, const Event&)");
-    static_assert(mistake != wrong_state, "event(): the handler's first parameter is not the State; write (State&, const Event&)");
+    static_assert(mistake != wrong_state,
+                  "event(): the handler's first parameter is not the State; write (State&, const Event&)");
     static_assert(mistake != keeps_state, "event(): the handler cannot change the state it takes; write State&");
-    static_assert(mistake != changes_message, "event(): the handler takes the event by a reference that could change it; write const Event&");
+    static_assert(mistake != changes_message,
+                  "event(): the handler takes the event by a reference that could change it; write const Event&");
     static_assert(mistake != no_macro, "event(): the type of the handler's event has no SOURCED_EVENT line");
     static_assert(mistake != wrong_kind, "event(): the handler takes a command, which is a matter of command()");
-    static_assert(mistake != returns_something, "event(): the handler returns something; it changes the state and does nothing else");
-    static_assert(mistake != wrong_parameter, "event(): the handler cannot be called with (State&, const Event&) for one of the listed types");
+    static_assert(mistake != returns_something,
+                  "event(): the handler returns something; it changes the state and does nothing else");
+    static_assert(mistake != wrong_parameter,
+                  "event(): the handler cannot be called with (State&, const Event&) for one of the listed types");
     return mistake == none;
 }
 
 template <Mistake mistake>
 consteval bool reaction_is_right() {
     using enum Mistake;
-    static_assert(mistake != unreadable, "reaction(): the handler's parameters cannot be read; name the event's type instead of auto, or list the types: reaction<A, B>(...)");
-    static_assert(mistake != changes_itself, "reaction(): the handler may change itself (mutable, or a member function without const); it is called from many threads");
+    static_assert(mistake != unreadable,
+                  "reaction(): the handler's parameters cannot be read; name the event's type instead of auto, or list "
+                  "the types: reaction<A, B>(...)");
+    static_assert(mistake != changes_itself,
+                  "reaction(): the handler may change itself (mutable, or a member function without const); it is "
+                  "called from many threads");
     static_assert(mistake != foreign, "reaction(): the handler is a member function of another class");
-    static_assert(mistake != no_message, "reaction(): the handler has no event among its parameters; write (const State&, const Event&) or (const Event&)");
-    static_assert(mistake != too_many, "reaction(): the handler has too many parameters; write (const State&, const Event&) and, if wanted, const Envelope&");
-    static_assert(mistake != wrong_state, "reaction(): the handler's first parameter is not the actor's State; write (const State&, const Event&) or (const Event&)");
-    static_assert(mistake != changes_state, "reaction(): the handler takes the state as State&, but only events change it; write const State&");
-    static_assert(mistake != changes_message, "reaction(): the handler takes the event by a reference that could change it; write const Event&");
+    static_assert(mistake != no_message,
+                  "reaction(): the handler has no event among its parameters; write (const State&, const Event&) or "
+                  "(const Event&)");
+    static_assert(mistake != too_many,
+                  "reaction(): the handler has too many parameters; write (const State&, const Event&) and, if wanted, "
+                  "const Envelope&");
+    static_assert(mistake != wrong_state,
+                  "reaction(): the handler's first parameter is not the actor's State; write (const State&, const "
+                  "Event&) or (const Event&)");
+    static_assert(mistake != changes_state,
+                  "reaction(): the handler takes the state as State&, but only events change it; write const State&");
+    static_assert(mistake != changes_message,
+                  "reaction(): the handler takes the event by a reference that could change it; write const Event&");
     static_assert(mistake != no_macro, "reaction(): the type of the handler's event has no SOURCED_EVENT line");
     static_assert(mistake != wrong_kind, "reaction(): the handler takes a command, which is a matter of command()");
-    static_assert(mistake != returns_nothing, "reaction(): the handler returns nothing; return a Dispatch, or an optional or vector of it");
-    static_assert(mistake != returns_wrong, "reaction(): the handler returns something else than a Dispatch, or an optional or vector of it");
-    static_assert(mistake != wrong_parameter, "reaction(): the handler cannot be called with (const State&, const Event&) or (const Event&) for one of the listed types");
+    static_assert(mistake != returns_nothing,
+                  "reaction(): the handler returns nothing; return a Dispatch, or an optional or vector of it");
+    static_assert(mistake != returns_wrong,
+                  "reaction(): the handler returns something else than a Dispatch, or an optional or vector of it");
+    static_assert(mistake != wrong_parameter,
+                  "reaction(): the handler cannot be called with (const State&, const Event&) or (const Event&) for "
+                  "one of the listed types");
     return mistake == none;
 }
 
 template <Mistake mistake>
 consteval bool state_is_right() {
     using enum Mistake;
-    static_assert(mistake != unreadable, "state(): the handler's parameters cannot be read; write (std::string_view id) instead of auto");
-    static_assert(mistake != changes_itself, "state(): the handler may change itself (mutable, or a member function without const); it is called from many threads");
+    static_assert(mistake != unreadable,
+                  "state(): the handler's parameters cannot be read; write (std::string_view id) instead of auto");
+    static_assert(mistake != changes_itself,
+                  "state(): the handler may change itself (mutable, or a member function without const); it is called "
+                  "from many threads");
     static_assert(mistake != foreign, "state(): the handler is a member function of another class");
-    static_assert(mistake != wrong_parameter, "state(): the handler takes something else than () or (std::string_view id); state-stored projectors may add Reader&");
+    static_assert(mistake != wrong_parameter,
+                  "state(): the handler takes something else than () or (std::string_view id); state-stored projectors "
+                  "may add Reader&");
     static_assert(mistake != returns_wrong, "state(): the handler returns another type than State");
     return mistake == none;
 }
@@ -3322,24 +3446,36 @@ consteval bool state_is_right() {
 template <Mistake mistake>
 consteval bool before_evolve_is_right() {
     using enum Mistake;
-    static_assert(mistake != unreadable, "before_evolve(): the handler's parameters cannot be read; write (State&, const Envelope&)");
-    static_assert(mistake != changes_itself, "before_evolve(): the handler may change itself (mutable, or a member function without const); it is called from many threads");
+    static_assert(mistake != unreadable,
+                  "before_evolve(): the handler's parameters cannot be read; write (State&, const Envelope&)");
+    static_assert(mistake != changes_itself,
+                  "before_evolve(): the handler may change itself (mutable, or a member function without const); it is "
+                  "called from many threads");
     static_assert(mistake != foreign, "before_evolve(): the handler is a member function of another class");
-    static_assert(mistake != wrong_parameter, "before_evolve(): the handler takes something else than (State&) or (State&, const Envelope&)");
-    static_assert(mistake != returns_something, "before_evolve(): the handler returns something; it changes the state and does nothing else");
+    static_assert(mistake != wrong_parameter,
+                  "before_evolve(): the handler takes something else than (State&) or (State&, const Envelope&)");
+    static_assert(mistake != returns_something,
+                  "before_evolve(): the handler returns something; it changes the state and does nothing else");
     return mistake == none;
 }
 
 template <Mistake mistake>
 consteval bool sync_is_right() {
     using enum Mistake;
-    static_assert(mistake != unreadable, "sync(): the handler's parameters cannot be read; write (const State&) and what else is wanted");
-    static_assert(mistake != changes_itself, "sync(): the handler may change itself (mutable, or a member function without const); it is called from many threads");
+    static_assert(mistake != unreadable,
+                  "sync(): the handler's parameters cannot be read; write (const State&) and what else is wanted");
+    static_assert(mistake != changes_itself,
+                  "sync(): the handler may change itself (mutable, or a member function without const); it is called "
+                  "from many threads");
     static_assert(mistake != foreign, "sync(): the handler is a member function of another class");
     static_assert(mistake != no_state, "sync(): the handler's first parameter is not const State&");
-    static_assert(mistake != changes_state, "sync(): the handler takes the state as State&, but only events change it; write const State&");
-    static_assert(mistake != wrong_parameter, "sync(): the handler takes something else than const State&, std::string_view, const Batch& and Transaction&, in this order");
-    static_assert(mistake != returns_something, "sync(): the handler returns something; it stores the state and throws when it cannot");
+    static_assert(mistake != changes_state,
+                  "sync(): the handler takes the state as State&, but only events change it; write const State&");
+    static_assert(mistake != wrong_parameter,
+                  "sync(): the handler takes something else than const State&, std::string_view, const Batch& and "
+                  "Transaction&, in this order");
+    static_assert(mistake != returns_something,
+                  "sync(): the handler returns something; it stores the state and throws when it cannot");
     return mistake == none;
 }
 
@@ -3349,9 +3485,7 @@ consteval bool sync_is_right() {
 template <class R>
 struct DecidedFrom {
     static consteval Mistake mistake() {
-        if constexpr (std::is_void_v<R>) {
-            return Mistake::returns_nothing;
-        } else if constexpr (!is_message<R>) {
+        if constexpr (!is_message<R>) {
             return Mistake::returns_wrong;
         } else {
             return message_kind<R>() == Kind::event ? Mistake::none : Mistake::returns_command;
@@ -3364,9 +3498,15 @@ struct DecidedFrom {
         return decided;
     }
 };
+template <>
+struct DecidedFrom<void> {
+    static consteval Mistake mistake() { return Mistake::returns_nothing; }
+};
 template <class R>
 struct DecidedFrom<std::optional<R>> : DecidedFrom<R> {
-    static Decided decided(const std::optional<R>& event) { return event ? DecidedFrom<R>::decided(*event) : Decided(); }
+    static Decided decided(const std::optional<R>& event) {
+        return event ? DecidedFrom<R>::decided(*event) : Decided();
+    }
 };
 template <class R>
 struct DecidedFrom<std::vector<R>> : DecidedFrom<R> {
@@ -3435,10 +3575,12 @@ consteval Mistake listed_event_mistake() {
     } else if constexpr (message_kind<E>() != Kind::event) {
         return Mistake::wrong_kind;
     } else if constexpr (std::is_invocable_v<const F&, State&, const E&, const Envelope&>) {
-        return std::is_void_v<std::invoke_result_t<const F&, State&, const E&, const Envelope&>> ? Mistake::none
-                                                                                                : Mistake::returns_something;
+        return std::is_void_v<std::invoke_result_t<const F&, State&, const E&, const Envelope&>>
+                   ? Mistake::none
+                   : Mistake::returns_something;
     } else if constexpr (std::is_invocable_v<const F&, State&, const E&>) {
-        return std::is_void_v<std::invoke_result_t<const F&, State&, const E&>> ? Mistake::none : Mistake::returns_something;
+        return std::is_void_v<std::invoke_result_t<const F&, State&, const E&>> ? Mistake::none
+                                                                                : Mistake::returns_something;
     } else {
         return Mistake::wrong_parameter;
     }
@@ -3451,11 +3593,13 @@ consteval Mistake listed_reaction_mistake() {
     } else if constexpr (message_kind<E>() != Kind::event) {
         return Mistake::wrong_kind;
     } else if constexpr (std::is_invocable_v<const F&, const State&, const E&, const Envelope&>) {
-        return reaction_return_mistake<std::remove_cvref_t<std::invoke_result_t<const F&, const State&, const E&, const Envelope&>>>();
+        return reaction_return_mistake<
+            std::remove_cvref_t<std::invoke_result_t<const F&, const State&, const E&, const Envelope&>>>();
     } else if constexpr (std::is_invocable_v<const F&, const State&, const E&>) {
         return reaction_return_mistake<std::remove_cvref_t<std::invoke_result_t<const F&, const State&, const E&>>>();
     } else if constexpr (std::is_invocable_v<const F&, const E&, const Envelope&>) {
-        return reaction_return_mistake<std::remove_cvref_t<std::invoke_result_t<const F&, const E&, const Envelope&>>>();
+        return reaction_return_mistake<
+            std::remove_cvref_t<std::invoke_result_t<const F&, const E&, const Envelope&>>>();
     } else if constexpr (std::is_invocable_v<const F&, const E&>) {
         return reaction_return_mistake<std::remove_cvref_t<std::invoke_result_t<const F&, const E&>>>();
     } else {
@@ -3511,7 +3655,8 @@ consteval Mistake state_mistake(bool may_read) {
         return callable_mistake<Self, F>();
     } else {
         using P = typename Signature<F>::Parameters;
-        const bool id = std::is_same_v<P, Types<std::string_view>> || std::is_same_v<P, Types<const std::string_view&>> ||
+        const bool id = std::is_same_v<P, Types<std::string_view>> ||
+                        std::is_same_v<P, Types<const std::string_view&>> ||
                         std::is_same_v<P, Types<const std::string&>> || std::is_same_v<P, Types<std::string>>;
         const bool reads = std::is_same_v<P, Types<std::string_view, Reader&>> ||
                            std::is_same_v<P, Types<const std::string_view&, Reader&>>;
@@ -3526,7 +3671,8 @@ consteval Mistake before_evolve_mistake() {
         return callable_mistake<Self, F>();
     } else {
         using P = typename Signature<F>::Parameters;
-        if (!std::is_same_v<P, Types<State&>> && !std::is_same_v<P, Types<State&, const Envelope&>>) return Mistake::wrong_parameter;
+        if (!std::is_same_v<P, Types<State&>> && !std::is_same_v<P, Types<State&, const Envelope&>>)
+            return Mistake::wrong_parameter;
         return std::is_void_v<typename Signature<F>::Return> ? Mistake::none : Mistake::returns_something;
     }
 }
@@ -3544,52 +3690,46 @@ void default_state(Definition& definition) {
     }
 }
 
-template <class State, bool may_read, class Self, class F>
+template <class State, class Self, class F>
 void declare_state(Self* self, Definition& definition, F handler) {
-    if constexpr (state_is_right<state_mistake<Self, State, F>(may_read)>()) {
-        only_once(definition, std::exchange(definition.has_state_handler, true), "state");
-        using P = typename Signature<F>::Parameters;
-        definition.initial_reads = P::size == 2;
-        definition.initial = [call = bind(self, std::move(handler))](std::string_view id, [[maybe_unused]] Reader* reader) {
-            if constexpr (P::size == 0) {
-                return Box::of<State>(call());
-            } else if constexpr (P::size == 1) {
-                if constexpr (std::is_invocable_v<decltype(call), std::string_view>) {
-                    return Box::of<State>(call(id));
-                } else {
-                    return Box::of<State>(call(std::string(id)));
-                }
+    only_once(definition, std::exchange(definition.has_state_handler, true), "state");
+    using P = typename Signature<F>::Parameters;
+    definition.initial_reads = P::size == 2;
+    definition.initial = [call = bind(self, std::move(handler))](std::string_view id, [[maybe_unused]] Reader* reader) {
+        if constexpr (P::size == 0) {
+            return Box::of<State>(call());
+        } else if constexpr (P::size == 1) {
+            if constexpr (std::is_invocable_v<decltype(call), std::string_view>) {
+                return Box::of<State>(call(id));
             } else {
-                if (!reader) no_reader(id);
-                return Box::of<State>(call(id, *reader));
+                return Box::of<State>(call(std::string(id)));
             }
-        };
-    }
+        } else {
+            if (!reader) no_reader(id);
+            return Box::of<State>(call(id, *reader));
+        }
+    };
 }
 
 template <class State, class Self, class F>
 void declare_event(Self* self, Definition& definition, F handler) {
-    if constexpr (event_is_right<event_mistake<Self, State, F>()>()) {
-        using P = Split<typename Signature<F>::Parameters>;
-        using E = std::remove_cvref_t<typename P::Message>;
-        add_event(definition, declared<E>(),
-                  [handler = bind(self, std::move(handler))](void* state, const Message& message) {
-                      call<P>(handler, *static_cast<State*>(state), message);
-                  });
-    }
+    using P = Split<typename Signature<F>::Parameters>;
+    using E = std::remove_cvref_t<typename P::Message>;
+    add_event(definition, declared<E>(),
+              [handler = bind(self, std::move(handler))](void* state, const Message& message) {
+                  call<P>(handler, *static_cast<State*>(state), message);
+              });
 }
 
 template <class State, class E, class F>
 void declare_listed_event(Definition& definition, const F& handler) {
-    if constexpr (event_is_right<listed_event_mistake<State, E, F>()>()) {
-        add_event(definition, declared<E>(), [handler](void* state, const Message& message) {
-            if constexpr (std::is_invocable_v<const F&, State&, const E&, const Envelope&>) {
-                handler(*static_cast<State*>(state), message.as<E>(), static_cast<const Envelope&>(message));
-            } else {
-                handler(*static_cast<State*>(state), message.as<E>());
-            }
-        });
-    }
+    add_event(definition, declared<E>(), [handler](void* state, const Message& message) {
+        if constexpr (std::is_invocable_v<const F&, State&, const E&, const Envelope&>) {
+            handler(*static_cast<State*>(state), message.as<E>(), static_cast<const Envelope&>(message));
+        } else {
+            handler(*static_cast<State*>(state), message.as<E>());
+        }
+    });
 }
 
 template <class E>
@@ -3603,21 +3743,20 @@ consteval Mistake noted_event_mistake() {
 
 template <class E>
 void declare_noted_event(Definition& definition) {
-    if constexpr (event_is_right<noted_event_mistake<E>()>()) add_event(definition, declared<E>(), {});
+    add_event(definition, declared<E>(), {});
 }
 
 template <class State, class Self, class F>
 void declare_before_evolve(Self* self, Definition& definition, F handler) {
-    if constexpr (before_evolve_is_right<before_evolve_mistake<Self, State, F>()>()) {
-        only_once(definition, static_cast<bool>(definition.before_evolve), "before_evolve");
-        definition.before_evolve = [call = bind(self, std::move(handler))](void* state, [[maybe_unused]] const Message& message) {
-            if constexpr (Signature<F>::Parameters::size == 2) {
-                call(*static_cast<State*>(state), static_cast<const Envelope&>(message));
-            } else {
-                call(*static_cast<State*>(state));
-            }
-        };
-    }
+    only_once(definition, static_cast<bool>(definition.before_evolve), "before_evolve");
+    definition.before_evolve = [call = bind(self, std::move(handler))](void* state,
+                                                                       [[maybe_unused]] const Message& message) {
+        if constexpr (Signature<F>::Parameters::size == 2) {
+            call(*static_cast<State*>(state), static_cast<const Envelope&>(message));
+        } else {
+            call(*static_cast<State*>(state));
+        }
+    };
 }
 
 /// The one of what a sync has to give that a parameter of type P asks for.
@@ -3644,15 +3783,13 @@ void call_sync(const F& handler, Types<P...>, const State& state, std::string_vi
 
 template <class State, class Self, class F>
 void declare_sync(Self* self, Definition& definition, F handler) {
-    if constexpr (sync_is_right<sync_mistake<Self, State, F>()>()) {
-        only_once(definition, static_cast<bool>(definition.sync), "sync");
-        definition.sync = [call = bind(self, std::move(handler))](const void* state, std::string_view id,
-                                                                  const std::vector<Synced>& batch, bool replay,
-                                                                  Transaction& transaction) {
-            call_sync<State>(call, typename Signature<F>::Parameters{}, *static_cast<const State*>(state), id,
-                             Batch(batch, replay), transaction);
-        };
-    }
+    only_once(definition, static_cast<bool>(definition.sync), "sync");
+    definition.sync = [call = bind(self, std::move(handler))](const void* state, std::string_view id,
+                                                              const std::vector<Synced>& batch, bool replay,
+                                                              Transaction& transaction) {
+        call_sync<State>(call, typename Signature<F>::Parameters{}, *static_cast<const State*>(state), id,
+                         Batch(batch, replay), transaction);
+    };
 }
 
 [[nodiscard]] inline std::vector<Sending> sendings(Dispatch dispatch) {
@@ -3690,7 +3827,9 @@ Decided Actor<T>::decide(const State& state, const Message& command) const {
 template <class T>
 template <class F>
 void Actor<T>::state(F handler) {
-    detail::declare_state<T, false>(this, definition_, std::move(handler));
+    if constexpr (detail::state_is_right<detail::state_mistake<Actor, T, F>(false)>()) {
+        detail::declare_state<T>(this, definition_, std::move(handler));
+    }
 }
 
 template <class T>
@@ -3700,10 +3839,11 @@ void Actor<T>::command(F handler) {
         using P = detail::Split<typename detail::Signature<F>::Parameters>;
         using C = std::remove_cvref_t<typename P::Message>;
         using From = detail::DecidedFrom<std::remove_cvref_t<typename detail::Signature<F>::Return>>;
-        detail::add_command(definition_, detail::declared<C>(),
-                            [handler = detail::bind(this, std::move(handler))](const void* state, const Message& message) {
-                                return From::decided(detail::call<P>(handler, *static_cast<const T*>(state), message));
-                            });
+        detail::add_command(
+            definition_, detail::declared<C>(),
+            [handler = detail::bind(this, std::move(handler))](const void* state, const Message& message) {
+                return From::decided(detail::call<P>(handler, *static_cast<const T*>(state), message));
+            });
         From::types(definition_);
     }
 }
@@ -3711,27 +3851,37 @@ void Actor<T>::command(F handler) {
 template <class T>
 template <class F>
 void Actor<T>::event(F handler) {
-    detail::declare_event<T>(this, definition_, std::move(handler));
+    if constexpr (detail::event_is_right<detail::event_mistake<Actor, T, F>()>()) {
+        detail::declare_event<T>(this, definition_, std::move(handler));
+    }
 }
 
 template <class T>
 template <class First, class... More, class F>
 void Actor<T>::event(F handler) {
-    detail::declare_listed_event<T, First>(definition_, handler);
-    (detail::declare_listed_event<T, More>(definition_, handler), ...);
+    if constexpr (detail::event_is_right<detail::first_mistake<detail::listed_event_mistake<T, First, F>(),
+                                                               detail::listed_event_mistake<T, More, F>()...>()>()) {
+        detail::declare_listed_event<T, First>(definition_, handler);
+        (detail::declare_listed_event<T, More>(definition_, handler), ...);
+    }
 }
 
 template <class T>
 template <class First, class... More>
 void Actor<T>::event() {
-    detail::declare_noted_event<First>(definition_);
-    (detail::declare_noted_event<More>(definition_), ...);
+    if constexpr (detail::event_is_right<detail::first_mistake<detail::noted_event_mistake<First>(),
+                                                               detail::noted_event_mistake<More>()...>()>()) {
+        detail::declare_noted_event<First>(definition_);
+        (detail::declare_noted_event<More>(definition_), ...);
+    }
 }
 
 template <class T>
 template <class F>
 void Actor<T>::before_evolve(F handler) {
-    detail::declare_before_evolve<T>(this, definition_, std::move(handler));
+    if constexpr (detail::before_evolve_is_right<detail::before_evolve_mistake<Actor, T, F>()>()) {
+        detail::declare_before_evolve<T>(this, definition_, std::move(handler));
+    }
 }
 
 template <class T>
@@ -3753,24 +3903,23 @@ namespace detail {
 
 template <class State, class E, class F>
 void declare_listed_reaction(Definition& definition, const F& handler) {
-    if constexpr (reaction_is_right<listed_reaction_mistake<State, E, F>()>()) {
-        constexpr bool state_and_envelope = std::is_invocable_v<const F&, const State&, const E&, const Envelope&>;
-        constexpr bool state_only = std::is_invocable_v<const F&, const State&, const E&>;
-        add_reaction(
-            definition, declared<E>(),
-            [handler]([[maybe_unused]] const void* state, const Message& message) {
-                if constexpr (state_and_envelope) {
-                    return sendings(handler(*static_cast<const State*>(state), message.as<E>(), static_cast<const Envelope&>(message)));
-                } else if constexpr (state_only) {
-                    return sendings(handler(*static_cast<const State*>(state), message.as<E>()));
-                } else if constexpr (std::is_invocable_v<const F&, const E&, const Envelope&>) {
-                    return sendings(handler(message.as<E>(), static_cast<const Envelope&>(message)));
-                } else {
-                    return sendings(handler(message.as<E>()));
-                }
-            },
-            state_and_envelope || state_only);
-    }
+    constexpr bool state_and_envelope = std::is_invocable_v<const F&, const State&, const E&, const Envelope&>;
+    constexpr bool state_only = std::is_invocable_v<const F&, const State&, const E&>;
+    add_reaction(
+        definition, declared<E>(),
+        [handler]([[maybe_unused]] const void* state, const Message& message) {
+            if constexpr (state_and_envelope) {
+                return sendings(
+                    handler(*static_cast<const State*>(state), message.as<E>(), static_cast<const Envelope&>(message)));
+            } else if constexpr (state_only) {
+                return sendings(handler(*static_cast<const State*>(state), message.as<E>()));
+            } else if constexpr (std::is_invocable_v<const F&, const E&, const Envelope&>) {
+                return sendings(handler(message.as<E>(), static_cast<const Envelope&>(message)));
+            } else {
+                return sendings(handler(message.as<E>()));
+            }
+        },
+        state_and_envelope || state_only);
 }
 
 }  // namespace detail
@@ -3778,18 +3927,23 @@ void declare_listed_reaction(Definition& definition, const F& handler) {
 template <class T>
 template <class First, class... More, class F>
 void Actor<T>::reaction(F handler) {
-    detail::declare_listed_reaction<T, First>(definition_, handler);
-    (detail::declare_listed_reaction<T, More>(definition_, handler), ...);
+    if constexpr (detail::reaction_is_right<
+                      detail::first_mistake<detail::listed_reaction_mistake<T, First, F>(),
+                                            detail::listed_reaction_mistake<T, More, F>()...>()>()) {
+        detail::declare_listed_reaction<T, First>(definition_, handler);
+        (detail::declare_listed_reaction<T, More>(definition_, handler), ...);
+    }
 }
 
 template <class T>
 template <class F>
 void Actor<T>::sync(F handler) {
-    detail::declare_sync<T>(this, definition_, std::move(handler));
+    if constexpr (detail::sync_is_right<detail::sync_mistake<Actor, T, F>()>()) {
+        detail::declare_sync<T>(this, definition_, std::move(handler));
+    }
 }
 
 }  // namespace sourced
-
 // ==== Projectors ===============================================================
 
 namespace sourced {
@@ -3799,12 +3953,18 @@ namespace detail {
 template <Mistake mistake>
 consteval bool key_is_right() {
     using enum Mistake;
-    static_assert(mistake != unreadable, "key(): the handler's parameters cannot be read; name the event's type instead of auto, or list the types: key<A, B>(...)");
-    static_assert(mistake != changes_itself, "key(): the handler may change itself (mutable, or a member function without const); it is called from many threads");
+    static_assert(mistake != unreadable,
+                  "key(): the handler's parameters cannot be read; name the event's type instead of auto, or list the "
+                  "types: key<A, B>(...)");
+    static_assert(mistake != changes_itself,
+                  "key(): the handler may change itself (mutable, or a member function without const); it is called "
+                  "from many threads");
     static_assert(mistake != foreign, "key(): the handler is a member function of another class");
     static_assert(mistake != no_message, "key(): the handler has no event among its parameters; write (const Event&)");
-    static_assert(mistake != wrong_parameter && mistake != too_many && mistake != wrong_state, "key(): the handler takes something else than (const Event&) or (const Event&, const Envelope&)");
-    static_assert(mistake != changes_message, "key(): the handler takes the event by a reference that could change it; write const Event&");
+    static_assert(mistake != wrong_parameter && mistake != too_many && mistake != wrong_state,
+                  "key(): the handler takes something else than (const Event&) or (const Event&, const Envelope&)");
+    static_assert(mistake != changes_message,
+                  "key(): the handler takes the event by a reference that could change it; write const Event&");
     static_assert(mistake != no_macro, "key(): the type of the handler's event has no SOURCED_EVENT line");
     static_assert(mistake != wrong_kind, "key(): the handler takes a command; projectors see events only");
     static_assert(mistake != returns_wrong, "key(): the handler returns neither text nor an integer");
@@ -3813,8 +3973,10 @@ consteval bool key_is_right() {
 
 template <Mistake mistake>
 consteval bool table_is_right() {
-    static_assert(mistake == Mistake::none || mistake != Mistake::wrong_parameter, "on_reset() and on_install() take a handler with the one parameter Transaction&");
-    static_assert(mistake == Mistake::none || mistake == Mistake::wrong_parameter, "on_reset() and on_install() take a const handler with the one parameter Transaction&");
+    static_assert(mistake == Mistake::none || mistake != Mistake::wrong_parameter,
+                  "on_reset() and on_install() take a handler with the one parameter Transaction&");
+    static_assert(mistake == Mistake::none || mistake == Mistake::wrong_parameter,
+                  "on_reset() and on_install() take a const handler with the one parameter Transaction&");
     return mistake == Mistake::none;
 }
 
@@ -3857,9 +4019,8 @@ std::string key_text(K&& key) {
 
 template <class E, class F>
 void declare_listed_key(Definition& definition, const F& handler) {
-    if constexpr (key_is_right<listed_key_mistake<E, F>()>()) {
-        add_key(definition, declared<E>(), [handler](const Message& message) { return key_text(handler(message.as<E>())); });
-    }
+    add_key(definition, declared<E>(),
+            [handler](const Message& message) { return key_text(handler(message.as<E>())); });
 }
 
 template <class Self, class F>
@@ -3867,15 +4028,19 @@ consteval Mistake table_mistake() {
     if constexpr (callable_mistake<Self, F>() != Mistake::none) {
         return callable_mistake<Self, F>();
     } else {
-        return std::is_same_v<typename Signature<F>::Parameters, Types<Transaction&>> ? Mistake::none : Mistake::wrong_parameter;
+        return std::is_same_v<typename Signature<F>::Parameters, Types<Transaction&>> ? Mistake::none
+                                                                                      : Mistake::wrong_parameter;
     }
 }
 
 // A Projection's table: nothing of it depends on the state's type.
 SOURCED_API void store_as_rows(Definition& definition, const std::string& table);
-[[nodiscard]] SOURCED_API std::optional<std::string> stored_row(Reader& reader, const std::string& table, std::string_view id);
-[[nodiscard]] SOURCED_API std::optional<std::string> stored_row(Store& store, const std::string& table, std::string_view id);
-SOURCED_API void store_row(Transaction& transaction, const std::string& table, std::string_view id, const std::string& state);
+[[nodiscard]] SOURCED_API std::optional<std::string> stored_row(Reader& reader, const std::string& table,
+                                                                std::string_view id);
+[[nodiscard]] SOURCED_API std::optional<std::string> stored_row(Store& store, const std::string& table,
+                                                                std::string_view id);
+SOURCED_API void store_row(Transaction& transaction, const std::string& table, std::string_view id,
+                           const std::string& state);
 [[noreturn]] SOURCED_API void cannot_read_row(const std::string& table, std::string_view id, const Problems& problems);
 
 template <class State>
@@ -3898,33 +4063,45 @@ ProjectorBase<T>::ProjectorBase(std::string_view name) {
 template <class T>
 template <class F>
 void ProjectorBase<T>::event(F handler) {
-    detail::declare_event<T>(this, definition_, std::move(handler));
+    if constexpr (detail::event_is_right<detail::event_mistake<ProjectorBase, T, F>()>()) {
+        detail::declare_event<T>(this, definition_, std::move(handler));
+    }
 }
 
 template <class T>
 template <class First, class... More, class F>
 void ProjectorBase<T>::event(F handler) {
-    detail::declare_listed_event<T, First>(definition_, handler);
-    (detail::declare_listed_event<T, More>(definition_, handler), ...);
+    if constexpr (detail::event_is_right<detail::first_mistake<detail::listed_event_mistake<T, First, F>(),
+                                                               detail::listed_event_mistake<T, More, F>()...>()>()) {
+        detail::declare_listed_event<T, First>(definition_, handler);
+        (detail::declare_listed_event<T, More>(definition_, handler), ...);
+    }
 }
 
 template <class T>
 template <class First, class... More>
 void ProjectorBase<T>::event() {
-    detail::declare_noted_event<First>(definition_);
-    (detail::declare_noted_event<More>(definition_), ...);
+    if constexpr (detail::event_is_right<detail::first_mistake<detail::noted_event_mistake<First>(),
+                                                               detail::noted_event_mistake<More>()...>()>()) {
+        detail::declare_noted_event<First>(definition_);
+        (detail::declare_noted_event<More>(definition_), ...);
+    }
 }
 
 template <class T>
 template <class F>
 void ProjectorBase<T>::before_evolve(F handler) {
-    detail::declare_before_evolve<T>(this, definition_, std::move(handler));
+    if constexpr (detail::before_evolve_is_right<detail::before_evolve_mistake<ProjectorBase, T, F>()>()) {
+        detail::declare_before_evolve<T>(this, definition_, std::move(handler));
+    }
 }
 
 template <class T>
 template <class F>
 void ProjectorBase<T>::sync(F handler) {
-    detail::declare_sync<T>(this, definition_, std::move(handler));
+    if constexpr (detail::sync_is_right<detail::sync_mistake<ProjectorBase, T, F>()>()) {
+        detail::declare_sync<T>(this, definition_, std::move(handler));
+    }
 }
 
 template <class T>
@@ -3951,7 +4128,9 @@ Projector<T>::Projector(std::string_view name) : ProjectorBase<T>(name) {}
 template <class T>
 template <class F>
 void Projector<T>::state(F handler) {
-    detail::declare_state<T, true>(this, this->definition_, std::move(handler));
+    if constexpr (detail::state_is_right<detail::state_mistake<Projector, T, F>(true)>()) {
+        detail::declare_state<T>(this, this->definition_, std::move(handler));
+    }
 }
 
 template <class T>
@@ -3970,8 +4149,11 @@ void Projector<T>::key(F handler) {
 template <class T>
 template <class First, class... More, class F>
 void Projector<T>::key(F handler) {
-    detail::declare_listed_key<First>(this->definition_, handler);
-    (detail::declare_listed_key<More>(this->definition_, handler), ...);
+    if constexpr (detail::key_is_right<detail::first_mistake<detail::listed_key_mistake<First, F>(),
+                                                             detail::listed_key_mistake<More, F>()...>()>()) {
+        detail::declare_listed_key<First>(this->definition_, handler);
+        (detail::declare_listed_key<More>(this->definition_, handler), ...);
+    }
 }
 
 template <class T>
@@ -3989,7 +4171,9 @@ T EventSourcedProjector<T>::evolve(std::string_view stream, const Messages& mess
 template <class T>
 template <class F>
 void EventSourcedProjector<T>::state(F handler) {
-    detail::declare_state<T, false>(this, this->definition_, std::move(handler));
+    if constexpr (detail::state_is_right<detail::state_mistake<EventSourcedProjector, T, F>(false)>()) {
+        detail::declare_state<T>(this, this->definition_, std::move(handler));
+    }
 }
 
 template <class T>
@@ -4046,7 +4230,6 @@ std::optional<T> Projection<T>::get(Reader& reader, std::string_view id) const {
 }
 
 }  // namespace sourced
-
 // ==== App ======================================================================
 
 namespace sourced {
@@ -4085,7 +4268,6 @@ Bound<A> App::actor(std::string_view stream) {
 }
 
 }  // namespace sourced
-
 // ==== Testing ==================================================================
 
 namespace sourced::testing {
@@ -4126,13 +4308,11 @@ Given<R> given(const E&... past) {
 }
 
 template <class R, class... E>
-    requires std::derived_from<R, Reactor>
-Given<R> given(const R& reactor, const E&... past) {
+requires std::derived_from<R, Reactor> Given<R> given(const R& reactor, const E&... past) {
     return Given<R>(reactor, Messages{Message(past)...});
 }
 
 }  // namespace sourced::testing
-
 
 #ifdef SOURCED_IMPLEMENTATION
 // =============================================================================
@@ -4762,12 +4942,30 @@ struct Source {
     std::size_t PutEnd(char*) { return 0; }
 };
 
+// The same over a copy of the text with a NUL behind it: strings are decoded where they stand. Reads a
+// third faster; long texts are not worth the memory.
+struct CopiedSource {
+    using Ch = char;
+    char* at;
+    char* begin;
+    char* to = nullptr;
+
+    char Peek() const { return *at; }
+    char Take() { return *at++; }
+    std::size_t Tell() const { return static_cast<std::size_t>(at - begin); }
+    char* PutBegin() { return to = at; }
+    void Put(char c) { *to++ = c; }
+    void Flush() {}
+    std::size_t PutEnd(const char* head) const { return static_cast<std::size_t>(to - head); }
+};
+
 struct TapeWriter {
     Buffer& tape;
     std::size_t size = 0;
     std::size_t depth = 0;
     std::size_t most_depth;
     std::vector<std::uint32_t>& open;
+    bool escapes = true;  // the text has a backslash somewhere
     const char* wrong = nullptr;
 
     char* room(std::size_t wanted) {
@@ -4813,7 +5011,7 @@ struct TapeWriter {
     bool RawNumber(const char*, rapidjson::SizeType, bool) { return false; }
     bool String(const char* text, rapidjson::SizeType length, bool) {
         // RapidJSON 1.1 lets a lone low surrogate pass; as UTF-8 it begins with this byte.
-        for (const char* at = text; (at = static_cast<const char*>(std::memchr(
+        for (const char* at = text; escapes && (at = static_cast<const char*>(std::memchr(
                                          at, 0xED, static_cast<std::size_t>(text + length - at)))) != nullptr;
              ++at) {
             if (at + 1 < text + length && static_cast<unsigned char>(at[1]) >= 0xA0) {
@@ -4889,6 +5087,7 @@ std::string describe(const char* at) {
 struct Parser {
     rapidjson::Reader reader{nullptr, 256};
     Buffer tape;
+    Buffer copy;
     std::vector<std::uint32_t> open;
     std::vector<std::string_view> names;  // fields asked for, of all open objects
     bool busy = false;
@@ -4925,11 +5124,21 @@ JsonReader::JsonReader(std::string_view json, Reading reading, const Limits& lim
     parser.tape.reserve(512);
     parser.open.clear();
     parser.names.clear();
-    TapeWriter handler{parser.tape, 0, 0, limits.depth, parser.open};
-    Source source{json.data(), json.data() + json.size(), json.data()};
+    const bool escapes = !json.empty() && std::memchr(json.data(), '\\', json.size()) != nullptr;
+    TapeWriter handler{parser.tape, 0, 0, limits.depth, parser.open, escapes};
     constexpr unsigned flags =
         rapidjson::kParseIterativeFlag | rapidjson::kParseValidateEncodingFlag | rapidjson::kParseFullPrecisionFlag;
-    const rapidjson::ParseResult result = parser.reader.Parse<flags>(source, handler);
+    rapidjson::ParseResult result;
+    if (constexpr std::size_t short_text = 64u << 10; json.size() < short_text) {
+        parser.copy.reserve(std::max<std::size_t>(json.size() + 1, 512));
+        if (!json.empty()) std::memcpy(parser.copy.data, json.data(), json.size());
+        parser.copy.data[json.size()] = '\0';
+        CopiedSource source{parser.copy.data, parser.copy.data};
+        result = parser.reader.Parse<flags | rapidjson::kParseInsituFlag>(source, handler);
+    } else {
+        Source source{json.data(), json.data() + json.size(), json.data()};
+        result = parser.reader.Parse<flags>(source, handler);
+    }
     if (result.IsError()) {
         std::string cause = handler.wrong ? handler.wrong : rapidjson::GetParseError_En(result.Code());
         if (handler.wrong && handler.depth > limits.depth) {
@@ -5211,7 +5420,11 @@ std::size_t JsonReader::one_of(const std::string_view* names, std::size_t count)
 // ---- Objects and arrays
 
 JsonReader::Object::Object(JsonReader& from, const RuleSet* rule_set)
-    : reader(from), rules(rule_set), outer(from.object_), outer_place(from.place_), first_name(from.parser_->names.size()),
+    : reader(from),
+      rules(rule_set),
+      outer(from.object_),
+      outer_place(from.place_),
+      first_name(from.parser_->names.size()),
       unnamed_before(std::exchange(from.unnamed_, 0)) {
     if (*reader.at_ != tag_object) {
         reader.expected("object");
@@ -5424,11 +5637,13 @@ private:
         if (first < 0x80) return first;
         const int more = first < 0xE0 ? 1 : first < 0xF0 ? 2 : 3;
         char32_t c = first & (0x3Fu >> more);
-        for (int i = 0; i < more && at < text.size(); ++i) c = (c << 6) | (static_cast<unsigned char>(text[at++]) & 0x3Fu);
+        for (int i = 0; i < more && at < text.size(); ++i)
+            c = (c << 6) | (static_cast<unsigned char>(text[at++]) & 0x3Fu);
         return c;
     }
     [[noreturn]] void fail(std::string_view why) const {
-        throw Error("read the pattern '" + std::string(text_) + "': " + std::string(why) + " at byte " + std::to_string(at_));
+        throw Error("read the pattern '" + std::string(text_) + "': " + std::string(why) + " at byte " +
+                    std::to_string(at_));
     }
     void emit(Step step) {
         if (steps_.size() >= 10'000) fail("it is too large");
@@ -5465,7 +5680,8 @@ private:
     void repeated(std::size_t depth) {
         const std::size_t begin = steps_.size();
         atom(depth);
-        while (at_ < text_.size() && (text_[at_] == '*' || text_[at_] == '+' || text_[at_] == '?' || text_[at_] == '{')) {
+        while (at_ < text_.size() &&
+               (text_[at_] == '*' || text_[at_] == '+' || text_[at_] == '?' || text_[at_] == '{')) {
             std::size_t least = 0;
             std::size_t most = any;
             const char sign = text_[at_++];
@@ -5900,7 +6116,8 @@ Metadata Metadata::parse(std::string_view json) {
 
 void Metadata::put(std::string_view key, std::string_view json) {
     auto entries = detail::entries_of(json_);
-    const auto found = std::find_if(entries.begin(), entries.end(), [&](const auto& entry) { return entry.key == key; });
+    const auto found =
+        std::find_if(entries.begin(), entries.end(), [&](const auto& entry) { return entry.key == key; });
     if (found != entries.end()) found->json = json;
     else entries.push_back({std::string(key), std::string(json)});
     json_ = detail::join(entries);
@@ -6127,8 +6344,10 @@ std::string called(const Definition& definition) {
 }
 
 template <class Handlers>
-void refuse_second(const Definition& definition, const Handlers& handlers, const std::string& name, std::string_view verb) {
-    if (handlers.contains(name)) throw Error(called(definition) + " has two " + std::string(verb) + " handlers for '" + name + "'");
+void refuse_second(const Definition& definition, const Handlers& handlers, const std::string& name,
+                   std::string_view verb) {
+    if (handlers.contains(name))
+        throw Error(called(definition) + " has two " + std::string(verb) + " handlers for '" + name + "'");
 }
 
 template <class Handlers, class Handler>
@@ -6147,7 +6366,8 @@ void add_handler(Definition& definition, Handlers& handlers, const Declared& typ
 
 std::string demangled(const std::type_info& type) {
     int status = 0;
-    const std::unique_ptr<char, void (*)(void*)> text(abi::__cxa_demangle(type.name(), nullptr, nullptr, &status), std::free);
+    const std::unique_ptr<char, void (*)(void*)> text(abi::__cxa_demangle(type.name(), nullptr, nullptr, &status),
+                                                      std::free);
     return status == 0 ? text.get() : type.name();
 }
 
@@ -6162,7 +6382,8 @@ Value unsigned_value(std::uint64_t number) {
 
 std::vector<std::string> Definition::handled() const {
     std::vector<std::string> names;
-    std::copy_if(order.begin(), order.end(), std::back_inserter(names), [&](const auto& name) { return handles(name); });
+    std::copy_if(order.begin(), order.end(), std::back_inserter(names),
+                 [&](const auto& each) { return handles(each); });
     return names;
 }
 
@@ -6188,7 +6409,8 @@ void add_reaction(Definition& definition, const Declared& type, Definition::Reac
     if (definition.commands.contains(type.name)) {
         throw Error(called(definition) + " has '" + type.name + "' both as a command and as a reaction");
     }
-    add_handler(definition, definition.reactions, type, "reaction", Definition::ReactionHandler{std::move(call), wants_state});
+    add_handler(definition, definition.reactions, type, "reaction",
+                Definition::ReactionHandler{std::move(call), wants_state});
 }
 
 void add_key(Definition& definition, const Declared& type, Definition::Key call) {
@@ -6205,25 +6427,35 @@ void complete(Definition& definition, const std::type_info& type) {
     if (definition.name.find_first_not_of(" \t\r\n") == std::string::npos) {
         throw Invalid("a reactor's name is blank: it is what its progress is kept under");
     }
-    if (!definition.initial) throw Error(called(definition) + " has no state handler, and its State no default constructor");
+    if (!definition.initial)
+        throw Error(called(definition) + " has no state handler, and its State no default constructor");
+    if (!definition.commands.empty()) {
+        definition.registrations.emplace_back([](Registry& registry) { registry.add<Refused>(); });
+    }
     if (!definition.keys.empty()) {
         for (const auto& [name, call] : definition.events) {
-            if (!definition.keys.contains(name)) throw Error(called(definition) + " is keyed, but has no key handler for '" + name + "'");
+            if (!definition.keys.contains(name))
+                throw Error(called(definition) + " is keyed, but has no key handler for '" + name + "'");
         }
         for (const auto& [name, call] : definition.keys) {
-            if (!definition.events.contains(name)) throw Error(called(definition) + " has a key handler for '" + name + "', but no event handler");
+            if (!definition.events.contains(name))
+                throw Error(called(definition) + " has a key handler for '" + name + "', but no event handler");
         }
     }
 }
 
-std::int64_t evolve(const Definition& definition, void* state, std::string_view stream, std::int64_t seq, const Messages& messages) {
+std::int64_t evolve(const Definition& definition, void* state, std::string_view stream, std::int64_t seq,
+                    const Messages& messages) {
     const auto failed = [&](const Message& message, const std::string& why) {
-        return Error("evolve " + called(definition) + " at '" + std::string(stream) + "' with '" + message.type + "': " + why);
+        return Error("evolve " + called(definition) + " at '" + std::string(stream) + "' with '" + message.type +
+                     "': " + why);
     };
     for (const auto& message : messages) {
-        if (!message.stream.empty() && message.stream != stream) throw failed(message, "it is of a different stream, '" + message.stream + "'");
+        if (!message.stream.empty() && message.stream != stream)
+            throw failed(message, "it is of a different stream, '" + message.stream + "'");
         if (message.seq != 0 && message.seq <= seq) {
-            throw failed(message, "its seq " + std::to_string(message.seq) + " is not behind the last, " + std::to_string(seq));
+            throw failed(message,
+                         "its seq " + std::to_string(message.seq) + " is not behind the last, " + std::to_string(seq));
         }
         seq = message.seq != 0 ? message.seq : seq + 1;
         const auto found = definition.events.find(message.type);
@@ -6243,7 +6475,6 @@ Decided decide(const Definition& definition, const void* state, const Message& c
 }
 
 }  // namespace sourced::detail
-
 // ==== Actors ===================================================================
 
 namespace sourced {
@@ -6279,7 +6510,8 @@ Dispatch& Dispatch::with_metadata(const Metadata& metadata) & {
 namespace detail {
 
 void no_reader(std::string_view id) {
-    throw Error("load the state of '" + std::string(id) + "': its state handler asks for a Reader, and there is no file to read");
+    throw Error("load the state of '" + std::string(id) +
+                "': its state handler asks for a Reader, and there is no file to read");
 }
 
 std::vector<Sending> sendings(std::vector<Dispatch> dispatches) {
@@ -6292,7 +6524,6 @@ std::vector<Sending> sendings(std::vector<Dispatch> dispatches) {
 }  // namespace detail
 
 }  // namespace sourced
-
 // ==== Projectors ===============================================================
 
 namespace sourced::detail {
@@ -6316,9 +6547,11 @@ void store_as_rows(Definition& definition, const std::string& table) {
     }
     definition.on_install = [table](Transaction& transaction) {
         // SQLite takes upper and lower case of a table's name for the same.
-        const auto other = transaction.row("select name from sqlite_master where name = ? collate nocase and name <> ?", table, table);
+        const auto other =
+            transaction.row("select name from sqlite_master where name = ? collate nocase and name <> ?", table, table);
         if (other) {
-            throw Error("install the table '" + table + "': there is '" + other->text(0) + "', and SQLite does not tell them apart");
+            throw Error("install the table '" + table + "': there is '" + other->text(0) +
+                        "', and SQLite does not tell them apart");
         }
         transaction.execute("create table if not exists " + quoted(table) +
                             " (id text primary key, state text not null) strict, without rowid");
@@ -6349,7 +6582,6 @@ void cannot_read_row(const std::string& table, std::string_view id, const Proble
 }
 
 }  // namespace sourced::detail
-
 // ==== Store ====================================================================
 
 #include <algorithm>
@@ -7329,6 +7561,22 @@ private:
         return seq;
     }
 
+    /// Reads a claimed stream from `from` on: from the claim, if it holds that much, otherwise from the file.
+    void read_on(const Claim& claim, std::int64_t from, const Visit& visit) {
+        if (claim.tail.empty() || claim.tail.front()->seq > from) {
+            StreamRange range;
+            range.from = from;
+            store_->read_stream(claim.stream_name, range, visit);
+            return;
+        }
+        Message message;
+        for (const auto& kept : claim.tail) {
+            if (kept->seq < from) continue;
+            message = *kept;
+            if (!visit(message)) return;
+        }
+    }
+
     // ---- handling a claim
 
     /// Makes of a claim what is to be committed. Never throws: faults of user code are recorded, and when the
@@ -7483,10 +7731,10 @@ private:
         };
         StreamRange range;
         range.from = from == unbounded ? 1 : from + 1;
-        store_->read_stream(claim.stream_name, range, visit);
+        read_on(claim, range.from, visit);
         if (full && commands && member.folds && !fold_error && memory.seq > work.items.back().message.seq) {
             range.from = memory.seq + 1;
-            store_->read_stream(claim.stream_name, range, visit);
+            read_on(claim, range.from, visit);
         }
 
         bool whole = true;
@@ -7656,7 +7904,7 @@ private:
             Remembered& memory = *work.memory;
             StreamRange range;
             range.from = from + 1;
-            store_->read_stream(claim.stream_name, range, [&](Message& message) {
+            read_on(claim, range.from, [&](Message& message) {
                 end = message.seq;
                 const auto* found = route(message.type);
                 const bool waits = found && message.position > claim.acked;
@@ -7815,6 +8063,9 @@ private:
         if (member || !worker.step.finished.empty()) {
             Exchanged exchanged = exchange(worker, background);
             for (std::size_t i = 0; i < worker.works.size(); ++i) {
+                // What came for a stream while it was claimed is found by looking once more.
+                Member& owner = *worker.works[i]->member;
+                if (&owner != member && !owner.work.exchange(true) && !background) wake(1);
                 settle(worker, std::move(worker.works[i]), worker.step.finished[i], exchanged.outcomes[i]);
             }
             worker.works.clear();
@@ -8067,7 +8318,7 @@ private:
         return nullptr;
     }
 
-    /// The group that what is finished will wake, so that one transaction does for both.
+    /// The group that what is finished will wake, or else its own, so that one transaction does for both.
     [[nodiscard]] Member* follower(const Worker& worker) const {
         for (const auto& handled : worker.step.finished) {
             for (const auto& part : handled.appends) {
@@ -8075,15 +8326,12 @@ private:
                 if (found != by_type_.end()) return found->second.front();
             }
         }
-        return nullptr;
+        return worker.works.empty() ? nullptr : worker.works.front()->member;
     }
 
     [[nodiscard]] bool all_handled() {
-        const Stats stats = store_->stats();
-        return std::all_of(members_.begin(), members_.end(), [&](const auto& member) {
-            const GroupInfo& group = stats.group(member->definition->name);
-            return !group.active || (group.lag == 0 && group.retrying == 0);
-        });
+        return std::all_of(members_.begin(), members_.end(),
+                           [this](const auto& member) { return store_->settled(member->id); });
     }
 
     // ---- time
@@ -8350,7 +8598,8 @@ std::string shown(const Message& message) { return message.type + ' ' + message.
 std::string shown(const Refusal& refusal) { return "refusal \"" + refusal.reason + '"'; }
 std::string shown(const Dispatch& dispatch, std::string_view stream) {
     const auto& sending = dispatch.sending();
-    std::string text = "dispatch of " + shown(sending.message) + " to '" + (sending.to.empty() ? std::string(stream) : sending.to) + '\'';
+    std::string text = "dispatch of " + shown(sending.message) + " to '" +
+                       (sending.to.empty() ? std::string(stream) : sending.to) + '\'';
     if (sending.after) text += " in " + std::to_string(sending.after->count()) + " us";
     if (sending.at) text += " at " + std::to_string(sending.at->time_since_epoch().count()) + " us";
     if (!sending.message.metadata.empty()) text += " with " + sending.message.metadata.json();
@@ -8388,7 +8637,12 @@ Past past_of(const sourced::detail::Definition& definition, std::string_view str
     Past result;
     result.stream = stream.empty() ? definition.name + "-1" : std::string(stream);
     result.state = definition.initial(result.stream, nullptr);
-    result.seq = sourced::detail::evolve(definition, result.state.get(), result.stream, 0, past);
+    for (auto message : past) {
+        if (message.stream.empty()) message.stream = result.stream;
+        if (message.seq == 0) message.seq = result.seq + 1;
+        result.seq =
+            sourced::detail::evolve(definition, result.state.get(), result.stream, result.seq, {std::move(message)});
+    }
     return result;
 }
 
@@ -8398,7 +8652,12 @@ Verdict same_json(std::string_view what, const std::string& expected, const std:
 
 }  // namespace detail
 
-Step::Step(const sourced::detail::Definition& definition, std::string_view stream, const Messages& past, Message message) {
+Expected::Expected(Message event) : what_(std::move(event)) {}
+Expected::Expected(Refusal refusal) : what_(std::move(refusal)) {}
+Expected::Expected(Dispatch dispatch) : what_(std::move(dispatch)) {}
+
+Step::Step(const sourced::detail::Definition& definition, std::string_view stream, const Messages& past,
+           Message message) {
     auto start = detail::past_of(definition, stream, past);
     state_ = std::move(start.state);
     stream_ = std::move(start.stream);
@@ -8422,10 +8681,14 @@ void Step::take(const sourced::detail::Definition& definition, Message message) 
     seq_ = sourced::detail::evolve(definition, state_.get(), stream_, seq_, {message});
     if (decides) {
         auto decided = sourced::detail::decide(definition, state_.get(), message);
-        if (decided.refusal) refusal_ = Refusal{std::move(*decided.refusal)};
         for (auto& event : decided.events) {
             events_.push_back(std::move(event).caused_by(message).with_seq(seq_ + 1));
             seq_ = sourced::detail::evolve(definition, state_.get(), stream_, seq_, {events_.back()});
+        }
+        if (decided.refusal) {
+            refusal_ = Refusal{std::move(*decided.refusal)};
+            const auto refused = Message(Refused{message.type, refusal_->reason}).caused_by(message).with_seq(seq_ + 1);
+            seq_ = sourced::detail::evolve(definition, state_.get(), stream_, seq_, {refused});
         }
     }
     if (reaction != definition.reactions.end()) {
@@ -8482,5 +8745,4 @@ Clock::Clock(Time start) : time_(std::make_shared<std::atomic<std::int64_t>>(sta
 void Clock::advance(Duration duration) { time_->fetch_add(duration.count()); }
 
 }  // namespace sourced::testing
-
 #endif  // SOURCED_IMPLEMENTATION

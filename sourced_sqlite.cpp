@@ -618,6 +618,7 @@ struct Unit {
     std::function<void()> work;
     bool alone = false;           // runs on its own thread, in a transaction of its own, once
     bool in_transaction = true;   // false: only needs the connection for itself
+    bool lasting = true;          // false: a power cut may take it, so it need not wait for the disk
     std::function<bool()> survived{};  // after a COMMIT that reported an error: is the work in the file?
     std::exception_ptr error{};
     enum Turn : int { queued, leading, done };
@@ -1363,6 +1364,8 @@ private:
                 live.front()->work();
                 return Attempt::committed;
             }
+            last(std::any_of(live.begin(), live.begin() + static_cast<std::ptrdiff_t>(count),
+                             [](const Unit* unit) { return unit->lasting; }));
             begin();
             for (current = 0; current < count; ++current) work(*live[current]);
             flush();
@@ -1415,6 +1418,13 @@ private:
             unit.error = std::current_exception();
         }
         if (!connection_->in_transaction()) throw TransactionGone();
+    }
+
+    /// At FULL a commit waits for the disk; one that only says who works on what need not.
+    void last(bool lasting) {
+        if (options_.durability != Durability::full || lasting == lasting_) return;
+        connection_->execute(lasting ? "PRAGMA synchronous=FULL" : "PRAGMA synchronous=NORMAL");
+        lasting_ = lasting;
     }
 
     void begin() {
@@ -2023,6 +2033,7 @@ private:
                                                                     : "PRAGMA synchronous=NORMAL");
         sqlite3_wal_hook(connection->handle(), &Writer::count_frames, this);
         connection_ = std::move(connection);
+        lasting_ = true;
         bank_.handle = connection_->handle();
         version_ = schema_cookie_seen_ = -1;
         watched_version_ = -1;
@@ -2101,6 +2112,7 @@ private:
     std::int64_t version_ = -1;
     std::int64_t watched_version_ = -1;
     std::int64_t schema_cookie_seen_ = -1;
+    bool lasting_ = true;       // commits wait for the disk, if durability wants that at all
     bool rolled_back_ = false;  // a savepoint took back the part that failed
 
     // What this transaction did, for those who wait for it.
@@ -2340,6 +2352,27 @@ public:
         return entries;
     }
 
+    /// Nothing is ready, claimed or waiting, and nothing behind `scanned` is of interest.
+    [[nodiscard]] bool settled(std::int64_t group) {
+        std::int64_t scanned = 0;
+        Handles since;
+        {
+            auto row = group_progress_(group);
+            if (!row.next() || row.text(0) != "active") return true;
+            scanned = row.integer(1);
+            since = handles_of(row.text(2));
+        }
+        for (auto* open : {&any_ready_, &any_waiting_, &any_claimed_}) {
+            if ((*open)(group).next()) return false;
+        }
+        auto row = unsearched_(group, scanned);
+        while (row.next()) {
+            const auto found = since.find(type_of(row.integer(1)).name);
+            if (found != since.end() && row.integer(0) >= found->second) return false;
+        }
+        return true;
+    }
+
     [[nodiscard]] Stats stats() {
         Stats stats;
         stats.messages = head();
@@ -2529,6 +2562,14 @@ private:
         bank_, "SELECT count(*) FILTER (WHERE highest > 0 AND acked > 0), coalesce(min(acked) FILTER (WHERE highest > 0 AND acked > 0), 0), "
                "coalesce(max(acked) FILTER (WHERE highest > 0), 0), count(*) FILTER (WHERE state = 3), min(retry_at) "
                "FROM sourced_offsets WHERE grp = ?"};
+    Statement group_progress_{bank_, "SELECT status, scanned, handles FROM sourced_groups WHERE id = ?"};
+    Statement any_ready_{bank_, "SELECT 1 FROM sourced_offsets WHERE grp = ? AND state = 1 LIMIT 1"};
+    Statement any_waiting_{bank_, "SELECT 1 FROM sourced_offsets WHERE grp = ? AND state = 3 LIMIT 1"};
+    Statement any_claimed_{bank_, "SELECT 1 FROM sourced_offsets INDEXED BY sourced_offsets_claimed "
+                                  "WHERE owner > 0 AND state = 2 AND grp = ? LIMIT 1"};
+    Statement unsearched_{bank_, "SELECT m.position, m.type FROM sourced_messages m LEFT JOIN sourced_offsets o "
+                                 "ON o.grp = ?1 AND o.stream = m.stream "
+                                 "WHERE m.position > ?2 AND m.position > coalesce(o.acked, 0)"};
     Statement retry_error_{bank_, "SELECT error_text FROM sourced_offsets WHERE grp = ? AND state = 3 "
                                   "ORDER BY retry_at DESC LIMIT 1"};
     // What discovery has found and not handled, and what it has not looked at.
@@ -2563,7 +2604,6 @@ public:
         sqlite3_busy_timeout(checkpointer_->handle(), 5000);
         checkpointer_->query("SELECT count(*) FROM sqlite_master", {});
         writer_.set_checkpoint([this] { checkpoint(); });
-        watch();
     }
 
     ~SqliteStore() override {
@@ -2582,9 +2622,7 @@ public:
             (void)checkpointer_.release();
             writer_.abandon();
         }
-        for (const int file : {inotify_, interrupt_}) {
-            if (file >= 0) ::close(file);
-        }
+        if (interrupt_ >= 0) ::close(interrupt_);
     }
 
     // ---- append
@@ -2721,6 +2759,7 @@ public:
             writer_.flush();
         };
         unit.survived = [&] { return writer_.survived(step, result); };
+        unit.lasting = !step.finished.empty();
         submit(unit, [] { return std::string("exchange work"); });
         return result;
     }
@@ -2729,6 +2768,7 @@ public:
         std::optional<Claim> claim;
         Unit unit;
         unit.work = [&] { claim = writer_.claim_stream(group, stream); };
+        unit.lasting = false;
         submit(unit, [&] { return "claim '" + std::string(stream) + "'"; });
         return claim;
     }
@@ -2761,6 +2801,11 @@ public:
         };
         submit(unit, [&] { return "reset group '" + std::string(name) + "'"; });
     }
+    bool settled(std::int64_t group) override {
+        bool settled = false;
+        reading("look for open work", [&](Reading& reading) { reading.at_once([&] { settled = reading.settled(group); }); });
+        return settled;
+    }
     Stats stats() override {
         Stats stats;
         reading("read stats", [&](Reading& reading) { reading.at_once([&] { stats = reading.stats(); }); });
@@ -2777,25 +2822,32 @@ public:
             taken = writer_.beat(claim_time);
             if (taken > 0) writer_.note_change();
         };
+        unit.lasting = false;
         submit(unit, [] { return std::string("beat"); });
         return taken;
     }
     void on_commit(std::function<void(const Committed&)> callback) override { writer_.on_commit(std::move(callback)); }
 
     bool wait_for_others(Duration timeout) override {
-        const auto deadline = std::chrono::steady_clock::now() + timeout;
+        using std::chrono::steady_clock;
+        const Watch watch(*this);
+        const auto deadline = steady_clock::now() + timeout;
+        // The file changes before the commit is visible, with a slow disk long before: so look again, and more
+        // seldom with time. Our own commits are announced as well; they must not keep a core busy.
+        constexpr auto first_pause = std::chrono::microseconds(200);
+        constexpr auto last_pause = std::chrono::milliseconds(100);
+        Duration pause = watch.tells() ? last_pause : std::chrono::milliseconds(10);
+        auto looked = steady_clock::now();
         while (!interrupted_.exchange(false)) {
-            const auto left = std::chrono::ceil<std::chrono::milliseconds>(deadline - std::chrono::steady_clock::now());
-            if (left.count() <= 0) return false;
-            const bool polls = !in_memory() && inotify_ < 0;
-            wait_files(polls ? std::min(left, std::chrono::milliseconds(10)) : left);
-            // The file changes just before the commit is visible, so look again.
-            for (const int pause : {0, 200, 800, 2000}) {
-                if (interrupted_) break;
-                if (pause > 0) std::this_thread::sleep_for(std::chrono::microseconds(pause));
-                if (others_wrote()) return true;
-                if (polls) break;
-            }
+            if (others_wrote()) return true;
+            const auto now = steady_clock::now();
+            if (now >= deadline) return false;
+            const bool busy = now - looked < std::chrono::milliseconds(2);
+            looked = now;
+            const bool quiet = watch.tells() && pause >= last_pause;
+            const bool told = watch.wait(quiet ? deadline - now : std::min<Duration>(pause, std::chrono::ceil<Duration>(deadline - now)));
+            if (told && busy) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+            if (watch.tells()) pause = told ? Duration(first_pause) : pause * 3;
         }
         return false;
     }
@@ -2977,23 +3029,47 @@ private:
 
     // ---- what other processes do
 
-    void watch() {
-        interrupt_ = ::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-        inotify_ = ::inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
-        if (inotify_ >= 0 && ::inotify_add_watch(inotify_, (options_.path + "-wal").c_str(), IN_MODIFY) < 0) {
+    /// Tells of writes to the -wal file while it lives. Held only by who waits: the kernel's notes cost each of our
+    /// own commits a tenth.
+    class Watch {
+    public:
+        explicit Watch(const SqliteStore& store)
+            : interrupt_(store.interrupt_), inotify_(store.in_memory() ? -1 : ::inotify_init1(IN_NONBLOCK | IN_CLOEXEC)) {
+            if (inotify_ < 0) return;
+            if (::inotify_add_watch(inotify_, (store.options_.path + "-wal").c_str(), IN_MODIFY) >= 0) return;
             ::close(inotify_);
-            inotify_ = -1;  // data_version is polled instead
+            inotify_ = -1;
         }
-    }
-    void wait_files(std::chrono::milliseconds timeout) {
-        if (in_memory() && interrupt_ < 0) interrupt_ = ::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-        pollfd files[2] = {{interrupt_, POLLIN, 0}, {inotify_, POLLIN, 0}};
-        ::poll(files, inotify_ >= 0 ? 2 : 1, static_cast<int>(timeout.count()));
-        char events[4096];
-        for (const int file : {interrupt_, inotify_}) {
-            while (file >= 0 && ::read(file, events, sizeof events) > 0) {}
+        Watch(const Watch&) = delete;
+        Watch& operator=(const Watch&) = delete;
+        ~Watch() {
+            if (inotify_ >= 0) ::close(inotify_);
         }
-    }
+        /// False: nobody tells, data_version has to be polled.
+        [[nodiscard]] bool tells() const noexcept { return inotify_ >= 0; }
+        /// True when the file was written to.
+        [[nodiscard]] bool wait(std::chrono::nanoseconds timeout) const {
+            pollfd files[2] = {{interrupt_, POLLIN, 0}, {inotify_, POLLIN, 0}};
+            const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(timeout);
+            timespec time{};
+            time.tv_sec = static_cast<time_t>(seconds.count());
+            time.tv_nsec = static_cast<long>((timeout - seconds).count());
+            ::ppoll(files, tells() ? 2 : 1, &time, nullptr);
+            drain(interrupt_);
+            return tells() && drain(inotify_);
+        }
+
+    private:
+        static bool drain(int file) {
+            char events[4096];
+            bool any = false;
+            while (file >= 0 && ::read(file, events, sizeof events) > 0) any = true;
+            return any;
+        }
+        int interrupt_;
+        int inotify_;
+    };
+
     bool others_wrote() {
         if (in_memory()) return false;
         bool wrote = false;
@@ -3019,8 +3095,7 @@ private:
     std::unique_ptr<Connection> checkpointer_;
     std::chrono::steady_clock::time_point no_checkpoint_before_{};
 
-    int inotify_ = -1;
-    int interrupt_ = -1;
+    const int interrupt_ = ::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     std::atomic<bool> interrupted_{false};
 };
 
@@ -3664,8 +3739,9 @@ void check_owner(Connection& connection) {
     if (owner != 0 && owner != application_id) {
         throw StoreError("it belongs to another application (application_id " + std::to_string(owner) + ")");
     }
-    const auto encoding = connection.query("PRAGMA encoding", {}).at(0).text(0);
-    if (encoding != "UTF-8") throw StoreError("its text is stored as " + encoding + ", it has to be UTF-8");
+    if (connection.query("PRAGMA encoding", {}).at(0).text(0) != "UTF-8") {
+        throw StoreError("its text is not stored as UTF-8");
+    }
 }
 
 /// Several processes may open a fresh file at once, and switching to WAL waits for no lock by itself.

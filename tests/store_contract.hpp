@@ -43,10 +43,11 @@ inline Id id(std::uint64_t number) {
     for (std::size_t i = 0; i < 7; ++i) bytes[15 - i] = static_cast<std::uint8_t>(number >> (8 * i));
     return Id(bytes);
 }
-inline std::uint64_t next_number() {
+inline std::atomic<std::uint64_t>& last_number() {
     static std::atomic<std::uint64_t> last{1'000'000};
-    return ++last;
+    return last;
 }
+inline std::uint64_t next_number() { return ++last_number(); }
 inline Message message(std::string_view type, std::string_view payload = "{}", Kind kind = Kind::event) {
     Message made;
     made.id = id(next_number());

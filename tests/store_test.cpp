@@ -103,6 +103,7 @@ public:
         if (::pipe(ends) != 0) throw std::runtime_error("pipe failed");
         process_ = ::fork();
         if (process_ == 0) {
+            last_number() += static_cast<std::uint64_t>(::getpid()) << 30;  // ids of its own
             std::string text;
             try {
                 text = body();
@@ -229,7 +230,7 @@ TEST_CASE("SQLite file: what cannot be opened says what was tried, on what, and 
             SQLite::Database other(path, SQLite::OPEN_READWRITE | SQLite::OPEN_CREATE);
             other.exec("PRAGMA encoding='UTF-16le'; CREATE TABLE mine(x)");
         }
-        CHECK(contains(open_error(path), "has to be UTF-8"));
+        CHECK(open_error(path) == tried + "its text is not stored as UTF-8");
     }
     SUBCASE("a lock that is held too long") {
         (void)open_at(path);
@@ -274,9 +275,10 @@ TEST_CASE("SQLite file: a directory or file without the right to write is a clea
     };
     CHECK(contains(tried_by_nobody(directory.file("new.db")), "new.db': it cannot be created: Permission denied"));
     ::chmod(path.c_str(), 0444);
-    CHECK(contains(tried_by_nobody(path), "open '" + path + "': the file cannot be opened"));
+    const std::string refused = "open '" + path + "': the file or its directory cannot be written";
+    CHECK(contains(tried_by_nobody(path), refused));
     ::chmod(path.c_str(), 0666);
-    CHECK(contains(tried_by_nobody(path), "open '" + path + "': "));
+    CHECK(contains(tried_by_nobody(path), refused));
     ::chmod(directory.path().c_str(), 0777);
     CHECK(tried_by_nobody(path) == "");
     CHECK(open_at(path)->head() == 1);
@@ -297,8 +299,6 @@ TEST_CASE("SQLite file: 8 processes open a fresh one at once") {
                 store->append("s", {message("a")});
                 return std::string();
             });
-            // Ids are numbers of one process here: let the next child begin elsewhere.
-            for (int used = 0; used < 100; ++used) (void)next_number();
         }
         ::close(gate[0]);
         ::close(gate[1]);
@@ -399,7 +399,6 @@ TEST_CASE("SQLite file: 8 processes write at once and no error escapes") {
             }
             return std::string();
         });
-        for (int used = 0; used < 100'000; ++used) (void)next_number();  // ids of its own for the next child
     }
     for (auto& child : children) CHECK(child.result() == "");
     const auto store = open_at(directory.file());
@@ -634,7 +633,6 @@ TEST_CASE("SQLite file: waiting for others ends when another process has written
         CHECK(store->wait_for_others(std::chrono::minutes(1)));
         CHECK(child.result() == "");
         while (store->wait_for_others(std::chrono::milliseconds(1))) {}  // its closing
-        (void)next_number();
     }
     CHECK(store->stream_seq("s") == 4);
 }
@@ -1045,6 +1043,7 @@ TEST_CASE("SQLite file: a full disk and a failing one say so") {
     };
     const std::string tried = "append to 's' in '" + directory.file() + "': ";
     CHECK(contains(text(FaultyDisk::Trouble::full), tried + "the disk is full"));
-    CHECK(contains(text(FaultyDisk::Trouble::broken), tried + "reading or writing the file failed"));
     CHECK(store->append("s", {message("a")}).last_seq == 2);
+    CHECK(contains(text(FaultyDisk::Trouble::broken), tried + "reading or writing the file failed"));
+    CHECK(store->append("s", {message("a")}).last_seq == 3);
 }

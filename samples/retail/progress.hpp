@@ -28,7 +28,7 @@ namespace retail {
 
 /// Seconds as "1:05".
 [[nodiscard]] inline std::string clock_text(double seconds) {
-    const auto whole = static_cast<std::int64_t>(seconds + 0.5);
+    const auto whole = static_cast<std::int64_t>(std::max(0.0, seconds) + 0.5);
     return std::to_string(whole / 60) + ":" + std::to_string(100 + whole % 60).substr(1);
 }
 

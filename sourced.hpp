@@ -3607,11 +3607,6 @@ consteval Mistake listed_reaction_mistake() {
     }
 }
 
-template <class T>
-consteval Mistake state_type_mistake() {
-    return std::is_copy_constructible_v<T> ? Mistake::none : Mistake::wrong_state;
-}
-
 /// Finds the first parameter that a `sync` or `state` handler cannot be given.
 template <class State, class... P>
 consteval Mistake sync_parameters_mistake(Types<P...>) {
@@ -3685,7 +3680,7 @@ consteval Mistake before_evolve_mistake() {
 template <class State>
 void default_state(Definition& definition) {
     static_assert(std::is_copy_constructible_v<State>, "the State of an actor or projector has to be copyable");
-    if constexpr (std::is_default_constructible_v<State>) {
+    if constexpr (std::is_copy_constructible_v<State> && std::is_default_constructible_v<State>) {
         definition.initial = [](std::string_view, Reader*) { return Box::of<State>(State{}); };
     }
 }
@@ -6350,6 +6345,18 @@ void refuse_second(const Definition& definition, const Handlers& handlers, const
         throw Error(called(definition) + " has two " + std::string(verb) + " handlers for '" + name + "'");
 }
 
+/// A command and an event are two C++ types, but both may have been given the same name.
+template <class Handlers>
+void refuse_both(const Definition& definition, const Handlers& others, const Declared& type) {
+    auto names = type.aliases;
+    names.push_back(type.name);
+    for (const auto& name : names) {
+        if (others.contains(name)) {
+            throw Error(called(definition) + " has '" + name + "' both as a command and as a reaction");
+        }
+    }
+}
+
 template <class Handlers, class Handler>
 void add_handler(Definition& definition, Handlers& handlers, const Declared& type, std::string_view verb,
                  const Handler& handler) {
@@ -6395,9 +6402,7 @@ void name_reactor(Definition& definition, Definition::Role role, std::string_vie
 void add_type(Definition& definition, const Declared& type) { definition.registrations.emplace_back(type.add); }
 
 void add_command(Definition& definition, const Declared& type, Definition::Command call) {
-    if (definition.reactions.contains(type.name)) {
-        throw Error(called(definition) + " has '" + type.name + "' both as a command and as a reaction");
-    }
+    refuse_both(definition, definition.reactions, type);
     add_handler(definition, definition.commands, type, "command", Definition::CommandHandler{std::move(call)});
 }
 
@@ -6406,9 +6411,7 @@ void add_event(Definition& definition, const Declared& type, Definition::Evolve 
 }
 
 void add_reaction(Definition& definition, const Declared& type, Definition::React call, bool wants_state) {
-    if (definition.commands.contains(type.name)) {
-        throw Error(called(definition) + " has '" + type.name + "' both as a command and as a reaction");
-    }
+    refuse_both(definition, definition.commands, type);
     add_handler(definition, definition.reactions, type, "reaction",
                 Definition::ReactionHandler{std::move(call), wants_state});
 }
@@ -6817,14 +6820,17 @@ public:
 
 private:
     struct Key {
+        Key(std::int64_t a_group, std::string_view a_stream) noexcept
+            : hash(std::hash<std::string_view>{}(a_stream) ^ static_cast<std::size_t>(a_group) * 0x9E3779B97F4A7C15ull),
+              group(a_group),
+              stream(a_stream) {}
+        std::size_t hash;  // kept: a table asks for it at every step through a bucket
         std::int64_t group;
         std::string_view stream;  // of the state itself
         bool operator==(const Key&) const = default;
     };
     struct KeyHash {
-        std::size_t operator()(const Key& key) const noexcept {
-            return std::hash<std::string_view>{}(key.stream) ^ static_cast<std::size_t>(key.group) * 0x9E3779B97F4A7C15ull;
-        }
+        std::size_t operator()(const Key& key) const noexcept { return key.hash; }
     };
 
     void link(Remembered& state) noexcept {
@@ -8145,6 +8151,7 @@ private:
                     {{"group", member.definition->name}, {"stream", handled.claim.stream_name}});
             }
             work->memory.reset();
+            handled.claim.tail.clear();  // the stream has moved on
             worker.again.push_back({std::move(work), std::move(handled.claim), {}, release});
             return;
         }
@@ -8173,17 +8180,23 @@ private:
 
     /// Keeps the state that a commit has made true.
     void remember(Work& work, const Handled& handled, const Outcome& outcome) {
+        // Own events that the group has nothing to do with are as good as handled.
+        const Appended* own = nullptr;
+        for (std::size_t i = 0; i < handled.appends.size(); ++i) {
+            const auto& part = handled.appends[i];
+            if (part.stream != handled.claim.stream_name) continue;
+            own = &outcome.appended[i];
+            const bool ours = std::any_of(part.messages.begin(), part.messages.end(), [&](const Message& message) {
+                const auto* route = work.member->route(message.type);
+                return route && (route->command || route->reaction);
+            });
+            if (!ours && work.handled_seq + 1 == own->first_seq) work.handled_seq = own->last_seq;
+        }
         if (!work.keep || !work.memory) return;
         Remembered& memory = *work.memory;
         const Member& member = *work.member;
         memory.open = false;
-        if (work.decided > 0) {
-            for (std::size_t i = handled.appends.size(); i-- > 0;) {
-                if (handled.appends[i].stream != memory.stream) continue;
-                memory.seq = outcome.appended[i].last_seq;
-                break;
-            }
-        }
+        if (work.decided > 0 && own) memory.seq = own->last_seq;
         if (member.definition->role == Definition::Role::projector && !member.folds) memory.state = Box();
         if (work.handled_seq > 0) {
             memory.handled_seq = work.handled_seq;

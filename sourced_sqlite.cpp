@@ -256,6 +256,11 @@ public:
     void run(const Arguments&... arguments) {
         (*this)(arguments...).run();
     }
+    /// Binds more arguments behind `column`, while a cursor of this statement lives.
+    template <class... Arguments>
+    void bind_on(int& column, const Arguments&... arguments) {
+        (bind(++column, arguments), ...);
+    }
     void finalize() noexcept {
         sqlite3_finalize(statement_);
         statement_ = nullptr;
@@ -762,12 +767,15 @@ public:
     Appended append_apart(std::string_view stream, const Messages& messages, Expect expect) {
         flush();
         savepoint_.run();
+        const bool careful = std::exchange(careful_, true);  // user code is not run again for a known id
         try {
             const Appended appended = append(stream, messages, expect);
             flush();
             release_.run();
+            careful_ = careful;
             return appended;
         } catch (...) {
+            careful_ = careful;
             forget();
             types_unknown_ = true;
             if (connection_->in_transaction()) {
@@ -797,26 +805,19 @@ public:
 
     /// Moves what is due into the log, in order of due time.
     std::size_t promote(Time until, std::size_t limit) {
-        struct Due {
-            std::int64_t row;
-            Message message;
-        };
-        std::vector<Due> due;
+        std::vector<std::int64_t> rows;
+        std::vector<Messages> due;
         {
             auto row = due_scheduled_(micros(until), static_cast<std::int64_t>(limit));
             while (row.next()) {
-                Due entry{row.integer(0), {}};
-                fill_scheduled(entry.message, row, 1);
-                due.push_back(std::move(entry));
+                rows.push_back(row.integer(0));
+                fill_scheduled(due.emplace_back(1).front(), row, 1);
             }
         }
         has_scheduled_ = false;  // while they move: their ids are no strangers here
-        Messages one(1);
-        for (auto& entry : due) {
-            delete_scheduled_.run(entry.row);
-            one.front() = std::move(entry.message);
-            append(one.front().stream, one, any_seq);
-        }
+        for (const auto row : rows) delete_scheduled_.run(row);
+        for (const auto& one : due) append(one.front().stream, one, any_seq);
+        write_rows();
         has_scheduled_.reset();
         return due.size();
     }
@@ -1009,7 +1010,8 @@ public:
                 result.outcomes.push_back({Outcome::Result::failed, culprit->second, {}});
                 continue;
             }
-            const auto changes = sqlite3_total_changes64(connection_->handle());
+            // What waits to be written counts as written.
+            const auto changes = sqlite3_total_changes64(connection_->handle()) + std::ssize(rows_);
             rolled_back_ = false;
             try {
                 result.outcomes.push_back(commit(step.finished[i]));
@@ -1197,6 +1199,12 @@ private:
         std::int64_t id;
         std::int64_t kind;  // -1: not known
     };
+    /// A message that is to be written. Its texts are the caller's, who waits for the commit.
+    struct Waiting {
+        StoredMessage message;
+        std::int64_t stream;
+        std::int64_t type;
+    };
     struct Logged {
         std::int64_t position;
         std::int64_t stream;
@@ -1357,6 +1365,7 @@ private:
         committed_types_.clear();
         types_unknown_ = false;
         now_ = 0;
+        careful_ = std::exchange(be_careful_, false);
         bool committing = false;
         try {
             if (!connection_) connect();  // it was lost with a COMMIT that failed
@@ -1401,7 +1410,7 @@ private:
     /// Runs a unit. What it throws before it has changed anything concerns nobody else.
     void work(Unit& unit) {
         const auto changes = sqlite3_total_changes64(connection_->handle());
-        const auto dirty = dirty_heads_.size() + dirty_offsets_.size();
+        const auto dirty = rows_.size() + dirty_heads_.size() + dirty_offsets_.size();
         unit.error = nullptr;
         try {
             unit.work();
@@ -1413,7 +1422,7 @@ private:
             throw;
         } catch (...) {
             const bool changed = sqlite3_total_changes64(connection_->handle()) != changes ||
-                                 dirty_heads_.size() + dirty_offsets_.size() != dirty;
+                                 rows_.size() + dirty_heads_.size() + dirty_offsets_.size() != dirty;
             if (changed || !connection_->in_transaction()) throw;
             unit.error = std::current_exception();
         }
@@ -1548,21 +1557,63 @@ private:
                           std::string_view(message.payload),
                           std::nullopt};
         if (row.occurred_at == row.recorded_at) row.occurred_at.reset();
-        try {
-            insert_message_.run(row.position, head.id, row.seq, type, row.schema, row.id, row.causation, row.correlation,
-                                row.recorded_at, row.occurred_at, row.metadata, row.payload, row.checksum());
-        } catch (const SqliteError& error) {
-            if (error.primary() != SQLITE_CONSTRAINT) throw;
-            auto known = position_by_id_(message.id);
-            if (!known.next()) throw;
-            return false;
-        }
+        rows_.push_back({row, head.id, type});
+        if (careful_ && !insert_last()) return false;
+        if (rows_.size() == rows_at_once) write_rows();
         ++head_;
         ++head.seq;
         keep_tail(head, row, message);
         remember({row.position, head.id, type});
         note_type(message.type);
         return true;
+    }
+
+    /// Writes the messages that wait. Sixteen in one statement: 1.3 us a message instead of 2.1. A constraint
+    /// says that one of the ids is known already, but not which: everything is run again, with one row at a time.
+    void write_rows() {
+        if (rows_.empty()) return;
+        const UserMode mode(*this, false);
+        try {
+            if (rows_.size() == rows_at_once) {
+                auto cursor = insert_messages_();
+                int column = 0;
+                for (const auto& row : rows_) bind_row(insert_messages_, column, row);
+                cursor.run();
+            } else {
+                for (const auto& row : rows_) insert_one(row);
+            }
+        } catch (const SqliteError& error) {
+            if (error.primary() != SQLITE_CONSTRAINT || be_careful_) throw;
+            be_careful_ = true;
+            throw RunAgain();
+        }
+        rows_.clear();
+    }
+
+    void insert_one(const Waiting& row) {
+        auto cursor = insert_message_();
+        int column = 0;
+        bind_row(insert_message_, column, row);
+        cursor.run();
+    }
+
+    /// False when the id of the last row is in the log already.
+    bool insert_last() {
+        const Waiting last = rows_.back();
+        rows_.pop_back();
+        try {
+            insert_one(last);
+            return true;
+        } catch (const SqliteError& error) {
+            if (error.primary() != SQLITE_CONSTRAINT || !is_logged(last.message.id)) throw;
+            return false;
+        }
+    }
+
+    static void bind_row(Statement& statement, int& column, const Waiting& entry) {
+        const StoredMessage& row = entry.message;
+        statement.bind_on(column, row.position, entry.stream, row.seq, entry.type, row.schema, row.id, row.causation,
+                          row.correlation, row.recorded_at, row.occurred_at, row.metadata, row.payload, row.checksum());
     }
 
     void note_type(std::string_view name) {
@@ -1592,6 +1643,7 @@ private:
             auto row = scheduled_by_id_(id);
             if (row.next()) return Known{std::string(row.text(0)), std::string(row.text(1)), std::string(row.text(2))};
         }
+        write_rows();
         auto row = message_by_id_(id);
         if (!row.next()) return std::nullopt;
         return Known{std::string(row.text(2)), std::string(row.text(3)), std::string(row.text(4))};
@@ -1599,6 +1651,7 @@ private:
 
     /// The first result of an append that is made again; nothing when no id is known.
     std::optional<Appended> repeated(std::string_view stream, const Messages& messages) {
+        write_rows();
         Appended first;
         std::size_t known = 0;
         for (const auto& message : messages) {
@@ -1682,6 +1735,7 @@ private:
     /// Writes what has only changed in memory so far.
     void flush() {
         const UserMode mode(*this, false);
+        write_rows();
         for (auto* head : dirty_heads_) {
             update_head_.run(head->seq, now(), head->id);
             head->dirty = false;
@@ -1717,8 +1771,13 @@ private:
             }
             for (const auto& entry : handled.schedules) {
                 // By the clock, not by now(): after the clock went back that stands still, and this would be early.
-                if (entry.due_at <= options_.clock()) append(entry.message.stream, {entry.message}, any_seq);
-                else schedule(entry, entry.message.stream);
+                if (entry.due_at > options_.clock()) {
+                    schedule(entry, entry.message.stream);
+                    continue;
+                }
+                const Messages due{entry.message};
+                append(entry.message.stream, due, any_seq);
+                write_rows();
             }
         };
         if (handled.sync) {
@@ -1781,6 +1840,7 @@ private:
     /// Is there a message of one of these types behind `seq`?
     bool evolved_since(const Head& head, std::int64_t seq, const std::unordered_set<std::string>* types) {
         if (!types) return head.seq != seq;
+        write_rows();
         auto row = types_since_(head.id, seq);
         while (row.next()) {
             if (types->contains(type_name(row.integer(0)))) return true;
@@ -1791,6 +1851,7 @@ private:
     /// Is there a message for the group in the stream that discovery has not seen yet?
     bool undelivered(const Group& group, std::int64_t stream, std::int64_t acked) {
         const std::int64_t from = std::max(acked, group.scanned);
+        write_rows();
         auto row = stream_backwards_(stream);
         while (row.next() && row.integer(0) > from) {
             const auto since = group.since.find(row.integer(1));
@@ -1924,6 +1985,7 @@ private:
             }
             return looked;
         }
+        write_rows();
         auto row = log_types_(group.scanned);
         while (looked < searched_at_once && row.next()) {
             ++looked;
@@ -1967,7 +2029,7 @@ private:
             throw RunAgain();
         } catch (...) {
             // Nothing of it was written, or its savepoint took it back: the rest of the transaction is sound.
-            if (rolled_back_ || sqlite3_total_changes64(connection_->handle()) == changes) return;
+            if (rolled_back_ || sqlite3_total_changes64(connection_->handle()) + std::ssize(rows_) == changes) return;
             culprits.emplace(index, std::current_exception());
             throw RunAgain();
         }
@@ -2002,6 +2064,7 @@ private:
         types_.clear();
         recent_.clear();
         forget_groups();
+        rows_.clear();
         dirty_heads_.clear();
         has_scheduled_.reset();
         committed_types_.clear();
@@ -2077,6 +2140,7 @@ private:
     }
 
     static constexpr std::size_t cached_rows = 200'000;
+    static constexpr std::size_t rows_at_once = 16;
     static constexpr std::size_t recent_messages = 65'536;
     static constexpr std::size_t tail_messages = 64;
     static constexpr std::size_t kept_tails = 20'000;
@@ -2102,6 +2166,9 @@ private:
     ByName<Type> types_;
     std::unordered_map<std::int64_t, Group> groups_;
     std::unordered_map<OffsetKey, Offset, OffsetKeyHash> offsets_;
+    std::vector<Waiting> rows_;  // appended, to be written at the latest with flush()
+    bool careful_ = false;       // rows are written one at a time, so that a known id is seen at once
+    bool be_careful_ = false;    // the transaction that is run again is careful
     std::deque<Logged> recent_;  // the end of the log, without a gap
     std::vector<Head*> dirty_heads_;
     std::vector<std::pair<OffsetKey, Offset*>> dirty_offsets_;
@@ -2159,9 +2226,17 @@ private:
     Statement type_by_id_{bank_, "SELECT name FROM sourced_types WHERE id = ?"};
     Statement insert_type_{bank_, "INSERT INTO sourced_types(name, kind) VALUES(?, ?)"};
     Statement update_type_kind_{bank_, "UPDATE sourced_types SET kind = ? WHERE id = ?"};
-    Statement insert_message_{
-        bank_, "INSERT INTO sourced_messages(position, stream, seq, type, schema, id, causation, correlation, "
-               "recorded_at, occurred_at, metadata, payload, checksum) VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"};
+    static std::string insert_sql(std::size_t rows) {
+        const std::string row = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+        std::string sql = "INSERT INTO sourced_messages(position, stream, seq, type, schema, id, causation, correlation, "
+                          "recorded_at, occurred_at, metadata, payload, checksum) VALUES" + row;
+        for (std::size_t i = 1; i < rows; ++i) sql += ", " + row;
+        return sql;
+    }
+    const std::string insert_one_sql_ = insert_sql(1);
+    const std::string insert_many_sql_ = insert_sql(rows_at_once);
+    Statement insert_message_{bank_, insert_one_sql_.c_str()};
+    Statement insert_messages_{bank_, insert_many_sql_.c_str()};
     Statement position_by_id_{bank_, "SELECT position FROM sourced_messages WHERE id = ?"};
     Statement message_by_id_{
         bank_, "SELECT m.position, m.seq, s.name, t.name, m.payload, m.recorded_at FROM sourced_messages m "

@@ -334,6 +334,21 @@ TEST_CASE("Projector: keyed by a value of the event, streams add to the same row
     CHECK(revenue.get(app.store(), "FR")->sum == 12);
 }
 
+TEST_CASE("Projector: keyed rows lose nothing though workers handle streams of the same key at once") {
+    support::TemporaryDirectory directory;
+    App app({.path = directory.file(), .batch_size = 3});
+    const auto& revenue = app.add<Revenue>();
+    app.start(3);
+    std::map<std::string, std::int64_t> expected;
+    for (int i = 0; i < 600; ++i) {
+        const std::string country = i % 3 == 0 ? "GB" : i % 5 == 0 ? "FR" : "DE";
+        app.dispatch("till-" + std::to_string(i % 17), Added{i, country});
+        expected[country] += i;
+    }
+    REQUIRE(app.wait_until_idle(std::chrono::seconds(60)));
+    for (const auto& [country, sum] : expected) CHECK_MESSAGE(revenue.get(app.store(), country)->sum == sum, country);
+}
+
 TEST_CASE("Projector: keys may be integers, and ask for the envelope") {
     const Free projector([](Free& self) {
         self.key([](const Added& added, const Envelope& envelope) { return added.amount + envelope.seq; });

@@ -3836,20 +3836,23 @@ void switch_to_wal(Connection& connection, std::chrono::steady_clock::time_point
     }
 }
 
-void install_schema(Connection& connection) {
+/// Whether the engine's tables are there, of a version that this program knows.
+bool has_schema(Connection& connection) {
     check_owner(connection);
-    if (single(connection, "SELECT count(*) FROM sqlite_master WHERE name = 'sourced_meta'") == 0) {
-        connection.execute(schema_sql);
-        connection.execute("INSERT INTO sourced_meta VALUES('store_id', lower(hex(randomblob(16))))");
-        connection.query("INSERT INTO sourced_meta VALUES('schema_version', ?)", {std::int64_t{schema_version}});
-        connection.execute("PRAGMA application_id=0x53524344");
-        return;
-    }
+    if (single(connection, "SELECT count(*) FROM sqlite_master WHERE name = 'sourced_meta'") == 0) return false;
     const auto version = single(connection, "SELECT value FROM sourced_meta WHERE key = 'schema_version'");
     if (version > schema_version) {
         throw StoreError("it has schema version " + std::to_string(version) + ", this program knows " +
                          std::to_string(schema_version) + ": use a newer version of the program");
     }
+    return true;
+}
+
+void install_schema(Connection& connection) {
+    connection.execute(schema_sql);
+    connection.execute("INSERT INTO sourced_meta VALUES('store_id', lower(hex(randomblob(16))))");
+    connection.query("INSERT INTO sourced_meta VALUES('schema_version', ?)", {std::int64_t{schema_version}});
+    connection.execute("PRAGMA application_id=0x53524344");
 }
 
 void prepare(Connection& connection, const StoreOptions& options) {
@@ -3857,9 +3860,12 @@ void prepare(Connection& connection, const StoreOptions& options) {
     const auto milliseconds = std::chrono::duration_cast<std::chrono::milliseconds>(options.busy_timeout);
     sqlite3_busy_timeout(connection.handle(), static_cast<int>(milliseconds.count()));
     if (!options.path.empty()) switch_to_wal(connection, deadline);
-    connection.execute("BEGIN IMMEDIATE");
-    install_schema(connection);
-    connection.execute("COMMIT");
+    // The write lock only where it is needed: SQLite's own waiting can starve for seconds beside busy writers.
+    if (!has_schema(connection)) {
+        connection.execute("BEGIN IMMEDIATE");
+        if (!has_schema(connection)) install_schema(connection);
+        connection.execute("COMMIT");
+    }
     connection.forget_user_statements();
 }
 

@@ -8,6 +8,8 @@
 #include <string>
 #include <vector>
 
+#include "support.hpp"
+
 using namespace std::chrono_literals;
 using sourced::App;
 using sourced::Batch;
@@ -926,6 +928,30 @@ TEST_CASE("Failure: what comes before the culprit in a batch is kept, the rest c
     clock.advance(1s);
     CHECK(app.run_until_idle() == 2);
     CHECK(diary.seen.back() == Seen{"s1", 4, false});
+}
+
+TEST_CASE("Failure: a message that takes its process down again and again stops the group, counted apart") {
+    const support::TemporaryDirectory directory;
+    App app({.path = directory.file(), .deaths = 2});
+    app.add<List>();
+    app.dispatch("s1", Add{"deadly"});
+    app.dispatch("s2", Add{"harmless"});
+    const auto group = app.stats().group("list").id;
+    for (int i = 0; i < 3; ++i) {
+        const auto dying = sourced::open_store({.path = directory.file()});
+        (void)dying->register_group({"list", List().definition().handled()});
+        REQUIRE(dying->claim_stream(group, "s1"));
+        // Its beat is seen once, and seen to stand still.
+        (void)app.store().beat(0us);
+        CHECK(app.store().beat(0us) == 1);
+    }
+    CHECK(app.run_until_idle() == 1);
+    const auto stopped = app.stats().group("list");
+    CHECK_FALSE(stopped.active);
+    CHECK(stopped.error_text.find("died 3 times") != std::string::npos);
+    CHECK(stopped.error_position == 1);
+    app.start_group("list");
+    CHECK(app.run_until_idle() == 1);
 }
 
 TEST_CASE("Failure: a payload that cannot be read is a failure of its message") {

@@ -346,7 +346,9 @@ TEST_CASE("Projector: keyed rows lose nothing though workers handle streams of t
         expected[country] += i;
     }
     REQUIRE(app.wait_until_idle(std::chrono::seconds(60)));
-    for (const auto& [country, sum] : expected) CHECK_MESSAGE(revenue.get(app.store(), country)->sum == sum, country);
+    for (const auto& row : expected) {
+        CHECK_MESSAGE(revenue.get(app.store(), row.first)->sum == row.second, row.first);
+    }
 }
 
 TEST_CASE("Projector: keys may be integers, and ask for the envelope") {

@@ -410,7 +410,7 @@ TEST_CASE("Retail: input that cannot be read is a clear error, and the earlier r
 
 TEST_CASE("Retail: compressed data that is cut off is an error, and --resume goes on with the whole file") {
     const Folder folder;
-    const Shop shop(20'000);
+    const Shop shop(8'000);
     const auto text = compressed(shop.csv);
     Run cut(folder, {"--input", folder.write("in.xz", text.substr(0, text.size() / 2)), "--db", folder / "db"});
     CHECK(cut.status() == 1);
@@ -458,7 +458,7 @@ TEST_CASE("Retail: --resume refuses to go on with another input") {
 
 TEST_CASE("Retail: killed at random moments and resumed, nothing is doubled or lost") {
     const Folder folder;
-    const Shop shop(20'000);
+    const Shop shop(8'000);
     const auto input = folder.write("in.csv", shop.csv);
     REQUIRE(Run(folder, {"--input", input, "--db", folder / "reference"}).status() == 0);
 
@@ -474,13 +474,13 @@ TEST_CASE("Retail: killed at random moments and resumed, nothing is doubled or l
     REQUIRE_MESSAGE(last.status() == 0, last.out(), last.err());
     CHECK(kills > 0);
     check_books(folder / "db", shop);
-    const bool same = contents(folder / "db") == contents(folder / "reference");  // 40,000 lines, better not shown
+    const bool same = contents(folder / "db") == contents(folder / "reference");  // many lines, better not shown
     CHECK(same);
 }
 
 TEST_CASE("Retail: Ctrl-C ends it in good order and says how to go on") {
     const Folder folder;
-    const Shop shop(30'000);
+    const Shop shop(12'000);
     const auto input = folder.write("in.csv", shop.csv);
     {
         Run run(folder, {"--input", input, "--db", folder / "db"});

@@ -233,14 +233,15 @@ TEST_CASE("SQLite file: what cannot be opened says what was tried, on what, and 
         CHECK(open_error(path) == tried + "its text is not stored as UTF-8");
     }
     SUBCASE("a lock that is held too long") {
-        (void)open_at(path);
         auto other = stranger(path);
-        other.exec("BEGIN IMMEDIATE");
+        other.exec("CREATE TABLE mine(x); BEGIN IMMEDIATE");
         StoreOptions options;
         options.busy_timeout = std::chrono::milliseconds(20);
         CHECK(contains(error_of([&] { (void)open_at(path, options); }), tried + "another process holds the write lock"));
         other.exec("COMMIT");
         CHECK(open_at(path, options)->head() == 0);
+        other.exec("BEGIN IMMEDIATE");
+        CHECK(open_at(path, options)->head() == 0);  // once the tables are there, no lock is needed
     }
     CHECK_THROWS_AS((void)open_at(directory.file("missing/store.db")), StoreError);
 }
@@ -380,11 +381,13 @@ TEST_CASE("SQLite file: L2: two stores promote every message exactly once") {
 TEST_CASE("SQLite file: 8 processes write at once and no error escapes") {
     const Directory directory;
     (void)open_at(directory.file());
-    constexpr int each = 60;
+    constexpr int each = 40;
     std::vector<Child> children;
     for (int i = 0; i < 8; ++i) {
         children.emplace_back([&, i] {
-            const auto store = open_at(directory.file());
+            StoreOptions options;
+            options.busy_timeout = std::chrono::minutes(1);  // nobody is served in turn, and the machine may be busy
+            const auto store = open_at(directory.file(), options);
             const std::string own = "own-" + std::to_string(i);
             for (int n = 0; n < each; ++n) {
                 store->append(own, {message("a")}, expect_seq(n));
@@ -716,7 +719,7 @@ TEST_CASE("SQLite file: the WAL stays bounded under readers, while much is writt
             });
         }
         const std::string payload = "\"" + std::string(4000, 'x') + "\"";
-        for (int i = 0; i < 3000; ++i) {
+        for (int i = 0; i < 2000; ++i) {
             store->append("s" + std::to_string(i % 10), {message("a", payload)});
             if (i % 100 == 0) largest = std::max(largest, size_of(directory.file("store.db-wal")));
         }
@@ -724,9 +727,9 @@ TEST_CASE("SQLite file: the WAL stays bounded under readers, while much is writt
     }
     CHECK(reads > 3);
     CHECK(largest > (1u << 20));
-    CHECK(largest < (4u << 20));  // 12 MB went through it
+    CHECK(largest < (4u << 20));  // 8 MB went through it
     CHECK(warnings == "");
-    CHECK(positions(store->log()) == counting(1, 3000));
+    CHECK(positions(store->log()) == counting(1, 2000));
     CHECK(damage(directory.file()) == "");
 }
 
@@ -1021,12 +1024,12 @@ void check_disk(FaultyDisk::Trouble trouble, bool sticky, int stride) {
 
 TEST_CASE("SQLite file: a disk that is full at its k-th write loses nothing, writes nothing half, and work goes on") {
     SUBCASE("for one write") { check_disk(FaultyDisk::Trouble::full, false, 1); }
-    SUBCASE("until there is space again") { check_disk(FaultyDisk::Trouble::full, true, 1); }
+    SUBCASE("until there is space again") { check_disk(FaultyDisk::Trouble::full, true, 2); }
 }
 
 TEST_CASE("SQLite file: a disk that fails at its k-th call loses nothing, writes nothing half, and work goes on") {
     SUBCASE("for one call") { check_disk(FaultyDisk::Trouble::broken, false, 1); }
-    SUBCASE("until it is repaired") { check_disk(FaultyDisk::Trouble::broken, true, 1); }
+    SUBCASE("until it is repaired") { check_disk(FaultyDisk::Trouble::broken, true, 3); }
 }
 
 TEST_CASE("SQLite file: a full disk and a failing one say so") {

@@ -696,10 +696,10 @@ class Row {
 public:
     explicit Row(std::vector<Value> values) : values_(std::move(values)) {}
 
-    [[nodiscard]] std::int64_t integer(std::size_t column) const;
-    [[nodiscard]] double real(std::size_t column) const;
-    [[nodiscard]] std::string text(std::size_t column) const;
-    [[nodiscard]] bool is_null(std::size_t column) const;
+    [[nodiscard]] SOURCED_API std::int64_t integer(std::size_t column) const;
+    [[nodiscard]] SOURCED_API double real(std::size_t column) const;
+    [[nodiscard]] SOURCED_API std::string text(std::size_t column) const;
+    [[nodiscard]] SOURCED_API bool is_null(std::size_t column) const;
     [[nodiscard]] std::size_t size() const noexcept { return values_.size(); }
 
 private:
@@ -1503,8 +1503,8 @@ public:
 
     virtual void read_stream(std::string_view stream, const StreamRange& range, const Visit& visit) = 0;
     virtual void read_log(const LogRange& range, const Visit& visit) = 0;
-    [[nodiscard]] Messages stream(std::string_view stream, const StreamRange& range = {});
-    [[nodiscard]] Messages log(const LogRange& range = {});
+    [[nodiscard]] SOURCED_API Messages stream(std::string_view stream, const StreamRange& range = {});
+    [[nodiscard]] SOURCED_API Messages log(const LogRange& range = {});
 
     /// The message with this id, if it is in the log.
     [[nodiscard]] virtual std::optional<Message> find(const Id& id) = 0;
@@ -3191,14 +3191,14 @@ auto bind(Self* self, F handler) {
     }
 }
 
-/// Calls `handler([state,] message [, envelope])`.
+/// Calls `handler([state,] message [, envelope])`. The state may be null when the handler does not ask for it.
 template <class P, class F, class State>
-decltype(auto) call(const F& handler, State& state, const Message& message) {
+decltype(auto) call(const F& handler, [[maybe_unused]] State* state, const Message& message) {
     using M = std::remove_cvref_t<typename P::Message>;
     if constexpr (P::size == 2 && P::envelope) {
-        return handler(state, message.as<M>(), static_cast<const Envelope&>(message));
+        return handler(*state, message.as<M>(), static_cast<const Envelope&>(message));
     } else if constexpr (P::size == 2) {
-        return handler(state, message.as<M>());
+        return handler(*state, message.as<M>());
     } else if constexpr (P::envelope) {
         return handler(message.as<M>(), static_cast<const Envelope&>(message));
     } else {
@@ -3712,7 +3712,7 @@ void declare_event(Self* self, Definition& definition, F handler) {
     using E = std::remove_cvref_t<typename P::Message>;
     add_event(definition, declared<E>(),
               [handler = bind(self, std::move(handler))](void* state, const Message& message) {
-                  call<P>(handler, *static_cast<State*>(state), message);
+                  call<P>(handler, static_cast<State*>(state), message);
               });
 }
 
@@ -3837,7 +3837,7 @@ void Actor<T>::command(F handler) {
         detail::add_command(
             definition_, detail::declared<C>(),
             [handler = detail::bind(this, std::move(handler))](const void* state, const Message& message) {
-                return From::decided(detail::call<P>(handler, *static_cast<const T*>(state), message));
+                return From::decided(detail::call<P>(handler, static_cast<const T*>(state), message));
             });
         From::types(definition_);
     }
@@ -3888,7 +3888,7 @@ void Actor<T>::reaction(F handler) {
         detail::add_reaction(
             definition_, detail::declared<E>(),
             [handler = detail::bind(this, std::move(handler))](const void* state, const Message& message) {
-                return detail::sendings(detail::call<P>(handler, *static_cast<const T*>(state), message));
+                return detail::sendings(detail::call<P>(handler, static_cast<const T*>(state), message));
             },
             P::size == 2);
     }
@@ -4135,7 +4135,7 @@ void Projector<T>::key(F handler) {
         using P = detail::Split<typename detail::Signature<F>::Parameters>;
         detail::add_key(this->definition_, detail::declared<std::remove_cvref_t<typename P::Message>>(),
                         [handler = detail::bind(this, std::move(handler))](const Message& message) {
-                            std::monostate none;
+                            std::monostate* const none = nullptr;
                             return detail::key_text(detail::call<P>(handler, none, message));
                         });
     }
@@ -7019,7 +7019,8 @@ public:
             member->routes[type].reaction = &reaction;
             member->trailing |= reaction.wants_state;
         }
-        member->folds = !member->evolves.empty() && (definition.role == Definition::Role::actor || definition.event_sourced);
+        const bool has_fold = definition.role == Definition::Role::actor || definition.event_sourced;
+        member->folds = has_fold && !member->evolves.empty();
         member->trailing &= member->folds;
         for (const auto& type : types) by_type_[type].push_back(member.get());
         members_.push_back(std::move(member));
@@ -7127,7 +7128,8 @@ public:
             std::move(decided.events.begin(), decided.events.end(), std::back_inserter(direct.messages));
             if (definition.sync) {
                 direct.sync = [&direct, &definition, &memory](Transaction& transaction) {
-                    std::int64_t seq = last_seq(transaction, direct.stream) - static_cast<std::int64_t>(direct.messages.size());
+                    std::int64_t seq = last_seq(transaction, direct.stream);
+                    seq -= static_cast<std::int64_t>(direct.messages.size());
                     std::vector<Synced> batch;
                     for (auto& message : direct.messages) {
                         message.seq = ++seq;
@@ -7266,14 +7268,14 @@ public:
             if (all_handled()) return true;
             const auto now = std::chrono::steady_clock::now();
             if (now >= deadline) return false;
-            const auto longest = std::min<std::chrono::steady_clock::time_point>(deadline, now + std::chrono::milliseconds(100));
+            using Moment = std::chrono::steady_clock::time_point;
+            const auto longest = std::min<Moment>(deadline, now + std::chrono::milliseconds(100));
             std::unique_lock lock(mutex_);
             ++waiters_;
             const bool was_quiet = quiet();
             // Quiet and yet not done: a retry, a scheduled take-over or another process is awaited.
             if (was_quiet) {
-                settled_.wait_until(lock, std::min<std::chrono::steady_clock::time_point>(
-                                              longest, now + std::chrono::milliseconds(5)));
+                settled_.wait_until(lock, std::min<Moment>(longest, now + std::chrono::milliseconds(5)));
             } else {
                 settled_.wait_until(lock, longest, [&] { return quiet(); });
             }
@@ -7326,7 +7328,9 @@ private:
     class SignalPipe {
     public:
         SignalPipe() {
-            if (::pipe2(ends_, O_CLOEXEC | O_NONBLOCK) != 0) throw Error(std::string("run: pipe: ") + std::strerror(errno));
+            if (::pipe2(ends_, O_CLOEXEC | O_NONBLOCK) != 0) {
+                throw Error(std::string("run: pipe: ") + std::strerror(errno));
+            }
             int nobody = -1;
             if (!writer().compare_exchange_strong(nobody, ends_[1])) {
                 close();
@@ -7791,7 +7795,9 @@ private:
             work.handled_seq = std::max(work.handled_seq, end);
             if (member.trailing) memory.trail_seq = std::max(memory.trail_seq, end);
         }
-        if (!work.decisions.empty()) handled.sync = [&work](Transaction& transaction) { sync_decisions(work, transaction); };
+        if (!work.decisions.empty()) {
+            handled.sync = [&work](Transaction& transaction) { sync_decisions(work, transaction); };
+        }
         if (!member.folds) memory.seq = std::max(memory.seq, end);
         if (commands && member.folds) {
             handled.evolves = &member.evolves;
@@ -7823,7 +7829,7 @@ private:
         apply(*work.member, *work.memory, message, decided, work.memory->seq + static_cast<std::int64_t>(work.decided));
         Messages& events = decided.events;
         if (work.member->definition->sync) {
-            // Their seqs are known once they are appended: until then, the number of the message among the stream's own.
+            // Their seqs are known once they are appended: until then, minus their number among the stream's own.
             work.decisions.push_back(message);
             for (std::size_t i = 0; i < events.size(); ++i) {
                 work.decisions.push_back(events[i]);
@@ -7852,7 +7858,8 @@ private:
         bool touched = false;
         for (auto& sending : sendings) {
             if (sending.at || sending.after) {
-                handled.schedules.push_back({sending.at ? *sending.at : now + *sending.after, std::move(sending.message)});
+                const Time due = sending.at ? *sending.at : now + *sending.after;
+                handled.schedules.push_back({due, std::move(sending.message)});
                 continue;
             }
             if (sending.message.stream == handled.claim.stream_name && member.evolves.contains(sending.message.type)) {
@@ -7971,7 +7978,7 @@ private:
             work.handled = count;
             work.handled_seq = last.seq;
             work.first_position = work.items.front().message.position;
-            work.all_replay = std::all_of(work.items.begin(), work.items.end(), [](const auto& item) { return item.replay; });
+            work.all_replay = all_replayed(work.synced);
             handled.acked = last.position;
             if (definition.key) {
                 handled.sync = [&work](Transaction& transaction) { sync_by_key(work, transaction); };
@@ -8033,6 +8040,10 @@ private:
         return count;
     }
 
+    static bool all_replayed(const std::vector<Synced>& batch) {
+        return std::all_of(batch.begin(), batch.end(), [](const Synced& event) { return event.replay; });
+    }
+
     static void sync_by_key(Work& work, Transaction& transaction) {
         const Definition& definition = *work.member->definition;
         std::unordered_map<std::string_view, std::size_t> known;
@@ -8050,8 +8061,7 @@ private:
                 work.member->evolve(*work.items[i].route, state.get(), work.items[i].message);
                 batch.push_back(work.synced[i]);
             }
-            const bool replay = std::all_of(batch.begin(), batch.end(), [](const Synced& event) { return event.replay; });
-            if (definition.sync) definition.sync(state.get(), key, batch, replay, transaction);
+            if (definition.sync) definition.sync(state.get(), key, batch, all_replayed(batch), transaction);
         }
     }
 
@@ -8158,7 +8168,9 @@ private:
         case Outcome::Result::failed: {
             if (work->handled == 0) {
                 log(Level::error, "the end of a claim could not be stored",
-                    {{"group", member.definition->name}, {"stream", handled.claim.stream_name}, {"error", describe(outcome.error).text}});
+                    {{"group", member.definition->name},
+                     {"stream", handled.claim.stream_name},
+                     {"error", describe(outcome.error).text}});
                 break;
             }
             std::optional<Failure> failure;
@@ -8228,7 +8240,7 @@ private:
         worker.claims.emplace_back(&member, std::move(*claim));
         work_off(worker);
         if (!worker.failed.empty()) {
-            throw Error("'" + std::string(stream) + "': a message that comes before this command failed: " + worker.failed);
+            throw Error("'" + std::string(stream) + "': a message before this command failed: " + worker.failed);
         }
         return true;
     }
@@ -8250,7 +8262,8 @@ private:
     void abandon(Worker& worker) {
         std::unique_lock lock(mutex_);
         for (std::size_t i = 0; i < worker.works.size(); ++i) {
-            if (worker.works[i]) orphans_.emplace_back(worker.works[i]->member, std::move(worker.step.finished[i].claim));
+            if (!worker.works[i]) continue;
+            orphans_.emplace_back(worker.works[i]->member, std::move(worker.step.finished[i].claim));
         }
         for (auto& again : worker.again) orphans_.emplace_back(again.work->member, std::move(again.claim));
         for (auto& claim : worker.claims) orphans_.push_back(std::move(claim));
@@ -8318,7 +8331,8 @@ private:
     }
 
     [[nodiscard]] bool any_work() const {
-        return has_orphans_ || std::any_of(members_.begin(), members_.end(), [](const auto& member) { return member->work.load(); });
+        return has_orphans_ ||
+               std::any_of(members_.begin(), members_.end(), [](const auto& member) { return member->work.load(); });
     }
     [[nodiscard]] bool quiet() const { return idle_ == worker_count_ && !any_work(); }
 
@@ -8565,7 +8579,9 @@ App::~App() {
 }
 
 Messages App::dispatch(Messages messages) { return engine_->dispatch(std::move(messages)); }
-Messages App::history(std::string_view stream, const StreamRange& range) { return engine_->store().stream(stream, range); }
+Messages App::history(std::string_view stream, const StreamRange& range) {
+    return engine_->store().stream(stream, range);
+}
 
 std::size_t App::run_until_idle() { return engine_->run_until_idle(); }
 void App::start(std::size_t workers) { engine_->start(workers); }

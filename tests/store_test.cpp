@@ -11,6 +11,7 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <iostream>
 #include <iterator>
 #include <mutex>
 
@@ -101,6 +102,7 @@ public:
     explicit Child(const std::function<std::string()>& body) {
         int ends[2];
         if (::pipe(ends) != 0) throw std::runtime_error("pipe failed");
+        std::cout.flush();
         process_ = ::fork();
         if (process_ == 0) {
             last_number() += static_cast<std::uint64_t>(::getpid()) << 30;  // ids of its own

@@ -416,7 +416,8 @@ TEST_CASE("Workers: while the store has trouble they wait, say so once, and go o
     std::condition_variable changed;
     std::vector<std::string> lines;
     const auto said = [&](std::string_view text) {
-        return std::count_if(lines.begin(), lines.end(), [&](const auto& line) { return line.find(text) != std::string::npos; });
+        return std::count_if(lines.begin(), lines.end(),
+                             [&](const auto& line) { return line.find(text) != std::string::npos; });
     };
     App app({.path = directory.file(), .busy_timeout = 2ms, .log = [&](const sourced::LogRecord& line) {
                  const std::lock_guard lock(mutex);

@@ -56,6 +56,7 @@ void stop_on_signals() {
 // Makes room for a fresh file. Only what an earlier replay left is removed.
 void remove_earlier(const std::string& db) {
     if (!fs::exists(db)) return;
+    if (!fs::is_regular_file(db)) throw std::runtime_error("'" + db + "' is no file");
     if (fs::file_size(db) > 0) {
         const std::set<std::string> ours{"invoice",  "revenue_by_country", "customer",
                                          "invoices", "revenue_by_month",   "customers"};
@@ -77,9 +78,13 @@ std::optional<sourced::Message> last_sent(sourced::Store& store) {
 }
 
 // Lines that have reached the tables of revenue: these have few rows, so asking is cheap.
+// Throws when a group has stopped, since no more would ever come.
 std::int64_t lines_done(sourced::Store& store) {
     std::int64_t lines = 0;
     store.read([&](sourced::Reader& db) {
+        if (const auto group = db.row("select name, error_text from sourced_groups where status = 'stopped'")) {
+            throw std::runtime_error("'" + group->text(0) + "' has stopped: " + group->text(1));
+        }
         const auto row = db.row(
             "select min((select total(state ->> 'lines') from projection_revenue_by_country), "
             "(select total(state ->> 'lines') from projection_revenue_by_month))");
@@ -119,9 +124,6 @@ int replay(const Settings& settings) {
     progress.emplace("lines", done);
     const auto show = [&](double share) {
         if (!progress->due()) return;
-        for (const auto& group : app.stats().groups) {
-            if (!group.active) throw std::runtime_error("'" + group.name + "' stopped: " + group.error_text);
-        }
         done = lines_done(app.store());
         progress->show(done, share > 0 ? static_cast<double>(read.all.lines) / share : 0);
     };

@@ -1335,6 +1335,17 @@ private:
 
     enum class Attempt { committed, culprit, again, apart, trouble };
 
+    /// Threads that wait for one transaction each get an exception of their own.
+    static std::exception_ptr copy_of(const std::exception_ptr& error) {
+        try {
+            std::rethrow_exception(error);
+        } catch (const SqliteError& sqlite) {
+            return std::make_exception_ptr(SqliteError(sqlite.what(), sqlite.code()));
+        } catch (const std::exception& other) {
+            return std::make_exception_ptr(StoreError(other.what()));
+        }
+    }
+
     void run(const std::vector<Unit*>& batch) {
         const Inside inside(this);
         std::vector<Unit*> live = batch;
@@ -1352,7 +1363,7 @@ private:
             case Attempt::again: break;
             case Attempt::apart: apart = true; break;
             case Attempt::trouble:
-                for (auto* unit : live) unit->error = error;
+                for (auto* unit : live) unit->error = copy_of(error);
                 live.clear();
                 break;
             }
@@ -3521,7 +3532,8 @@ private:
                cause->second.kind == 0 && cause->second.interests.size() == 1;
     }
 
-    /// An event that came of a command in the same stream: not after a later command's, and not apart from the others of its own.
+    /// An event that came of a command in the same stream: not after a later command's, and not apart from the others
+    /// of its own.
     void check_effect(const StoredMessage& message, std::int64_t stream, std::int64_t type, const Cause& cause) {
         if (!is_effect(type, cause.type)) return;
         Effect& last = effects_[static_cast<std::size_t>(stream) % slots_];
@@ -3562,8 +3574,8 @@ private:
             const auto& offset = offset_of({group.id, stream});
             const bool waits = offset.pending != 0 && offset.pending <= position && position <= offset.known;
             if (offset.exists && (position <= offset.acked || waits)) continue;
-            violated("I4", text_of(at(message), " of type '", found->second.name, "' was passed over by group '", group.name,
-                                   "', which has searched the log up to ", group.scanned),
+            violated("I4", text_of(at(message), " of type '", found->second.name, "' was passed over by group '",
+                                   group.name, "', which has searched the log up to ", group.scanned),
                      message.stream, position);
         }
     }
@@ -3612,8 +3624,8 @@ private:
             }
             while (more && message.integer(0) == id) {
                 if (message.integer(1) != seq + 1 || message.integer(2) <= position) {
-                    violated("I1", text_of("'", stream.text(1), "' goes from seq ", seq, " at position ", position, " to seq ",
-                                           message.integer(1), " at position ", message.integer(2)),
+                    violated("I1", text_of("'", stream.text(1), "' goes from seq ", seq, " at position ", position,
+                                           " to seq ", message.integer(1), " at position ", message.integer(2)),
                              stream.text(1), message.integer(2));
                 }
                 seq = message.integer(1);
@@ -3622,7 +3634,8 @@ private:
                 more = message.next();
             }
             if (stream.integer(2) != seq) {
-                violated("I2", text_of("'", stream.text(1), "' ends at seq ", seq, ", its head says ", stream.integer(2)),
+                violated("I2",
+                         text_of("'", stream.text(1), "' ends at seq ", seq, ", its head says ", stream.integer(2)),
                          stream.text(1), position);
             }
         }
@@ -3660,7 +3673,9 @@ private:
             const std::int64_t known = row.integer(3);
             const std::int64_t highest = row.integer(4);
             const std::int64_t state = row.integer(6);
-            if (row.null(9)) violated("I4", text_of("progress is kept for group number ", row.integer(0), ", which is none"));
+            if (row.null(9)) {
+                violated("I4", text_of("progress is kept for group number ", row.integer(0), ", which is none"));
+            }
             if (row.null(11)) {
                 violated("I4", text_of(where, ": stream number ", row.integer(1), " has no name"));
             }
@@ -3675,7 +3690,7 @@ private:
             const bool open = !row.null(5);
             if (open != (known > acked) || (open && (row.integer(5) <= acked || row.integer(5) > known))) {
                 violated("I4", text_of(where, ": handled up to ", acked, " and known up to ", known, ", but ",
-                                       open ? text_of("pending from ", row.integer(5)) : std::string("nothing pending")),
+                                       open ? text_of("pending from ", row.integer(5)) : text_of("nothing pending")),
                          stream);
             }
             if (state < idle || state > parked || (state == idle && open) ||
@@ -3740,8 +3755,9 @@ private:
     Statement newest_{bank_, "SELECT position FROM sourced_messages ORDER BY position DESC LIMIT 1"};
     Statement types_{bank_, "SELECT id, name, kind FROM sourced_types"};
     Statement groups_{bank_, "SELECT id, name, begins, scanned, handles FROM sourced_groups WHERE active = 1"};
-    Statement log_{bank_, "SELECT position, stream, seq, type, schema, id, causation, correlation, recorded_at, occurred_at, "
-                          "metadata, payload, erased_at, checksum FROM sourced_messages NOT INDEXED ORDER BY position"};
+    Statement log_{bank_, "SELECT position, stream, seq, type, schema, id, causation, correlation, recorded_at, "
+                          "occurred_at, metadata, payload, erased_at, checksum FROM sourced_messages NOT INDEXED "
+                          "ORDER BY position"};
     Statement stream_by_id_{bank_, "SELECT name FROM sourced_streams WHERE id = ?"};
     Statement message_by_id_{bank_, "SELECT position, stream, type, correlation FROM sourced_messages WHERE id = ?"};
     Statement scheduled_by_id_{bank_, "SELECT 1 FROM sourced_scheduled WHERE message_id = ?"};
@@ -3756,8 +3772,8 @@ private:
                             "INDEXED BY sqlite_autoindex_sourced_messages_1 ORDER BY id"};
     Statement streams_{bank_, "SELECT id, name, seq FROM sourced_streams ORDER BY id"};
     Statement all_offsets_{
-        bank_, "SELECT o.grp, o.stream, o.acked, o.known, o.highest, o.pending, o.state, o.owner, o.fence, g.name, g.status, "
-               "s.name, w.id IS NOT NULL FROM sourced_offsets o LEFT JOIN sourced_groups g ON g.id = o.grp "
+        bank_, "SELECT o.grp, o.stream, o.acked, o.known, o.highest, o.pending, o.state, o.owner, o.fence, g.name, "
+               "g.status, s.name, w.id IS NOT NULL FROM sourced_offsets o LEFT JOIN sourced_groups g ON g.id = o.grp "
                "LEFT JOIN sourced_streams s ON s.id = o.stream LEFT JOIN sourced_workers w ON w.id = o.owner"};
     Statement scheduled_{
         bank_, "SELECT c.stream, c.message_id, m.position, t.id FROM sourced_scheduled c "

@@ -2,6 +2,7 @@
 #include "../samples/retail/csv.hpp"
 #include "../samples/retail/orders.hpp"
 #include "../samples/retail/progress.hpp"
+#include "../samples/retail/reactors.hpp"
 
 #include <doctest/doctest.h>
 #include <fcntl.h>
@@ -23,6 +24,7 @@
 #include <vector>
 
 namespace fs = std::filesystem;
+using sourced::testing::given;
 
 namespace {
 
@@ -342,6 +344,28 @@ TEST_CASE("Numbers: are shown in groups of three digits") {
     CHECK(retail::money(-500) == "-0.500");
 }
 
+// ---- The shop ----------------------------------------------------------------------
+
+TEST_CASE("Invoice: records a line as it came") {
+    const retail::Line line{.invoice = "536365", .product = "71053", .quantity = 2, .price = 3395};
+    CHECK(given<retail::Invoice>().when(retail::RecordLine{line}).then(retail::LineRecorded{line}));
+}
+
+TEST_CASE("Invoice: its first line tells the customer, if there is one, and the second does not") {
+    const retail::LineRecorded known{{.invoice = "536365", .customer = "17850", .country = "France"}};
+    const retail::LineRecorded unknown{{.invoice = "536366", .country = "France"}};
+    CHECK(given<retail::Invoice>().when(known).then(
+        sourced::dispatch(retail::AddInvoice{"536365", "France"}).to("customer-17850")));
+    CHECK(given<retail::Invoice>(known).when(known).then_nothing());
+    CHECK(given<retail::Invoice>().when(unknown).then_nothing());
+}
+
+TEST_CASE("Customer: remembers an invoice") {
+    CHECK(given<retail::Customer>()
+              .when(retail::AddInvoice{"536365", "France"})
+              .then(retail::InvoiceAdded{"536365", "France"}));
+}
+
 // ---- The program -------------------------------------------------------------------
 
 TEST_CASE("Retail: a small file ends in the numbers that a person would count") {
@@ -454,6 +478,22 @@ TEST_CASE("Retail: --resume refuses to go on with another input") {
     Run run(folder, {"--input", folder.write("other.csv", csv), "--db", folder / "db", "--resume"});
     CHECK(run.status() == 1);
     CHECK(run.err().find("holds a replay of another input") != std::string::npos);
+}
+
+TEST_CASE("Retail: a group that was stopped ends the replay with a sentence, and it goes on once that is started") {
+    const Folder folder;
+    const Shop shop(2000);
+    const auto input = folder.write("in.csv", shop.csv);
+    CHECK(Run(folder, {"--input", input, "--db", folder / "db", "--lines", "1000"}).status() == 0);
+    sourced::open_store({.path = folder / "db"})->stop_group("revenue_by_month", "maintenance");
+    Run stopped(folder, {"--input", input, "--db", folder / "db", "--resume"});
+    CHECK(stopped.status() == 1);
+    CHECK(stopped.err().find("'revenue_by_month' has stopped: maintenance") != std::string::npos);
+
+    sourced::open_store({.path = folder / "db"})->start_group("revenue_by_month");
+    Run started(folder, {"--input", input, "--db", folder / "db", "--resume"});
+    CHECK_MESSAGE(started.status() == 0, started.out(), started.err());
+    check_books(folder / "db", shop);
 }
 
 TEST_CASE("Retail: killed at random moments and resumed, nothing is doubled or lost") {

@@ -210,7 +210,8 @@ TEST_CASE("SQLite file: what cannot be opened says what was tried, on what, and 
     SUBCASE("a missing directory") {
         const std::string far = directory.file("missing/store.db");
         CHECK(open_error(far) ==
-              "open '" + far + "': the directory '" + directory.file("missing") + "' cannot be used: No such file or directory");
+              "open '" + far + "': the directory '" + directory.file("missing") +
+                  "' cannot be used: No such file or directory");
     }
     SUBCASE("a newer schema") {
         (void)open_at(path);
@@ -239,7 +240,8 @@ TEST_CASE("SQLite file: what cannot be opened says what was tried, on what, and 
         other.exec("CREATE TABLE mine(x); BEGIN IMMEDIATE");
         StoreOptions options;
         options.busy_timeout = std::chrono::milliseconds(20);
-        CHECK(contains(error_of([&] { (void)open_at(path, options); }), tried + "another process holds the write lock"));
+        const std::string text = error_of([&] { (void)open_at(path, options); });
+        CHECK(contains(text, tried + "another process holds the write lock"));
         other.exec("COMMIT");
         CHECK(open_at(path, options)->head() == 0);
         other.exec("BEGIN IMMEDIATE");
@@ -358,7 +360,8 @@ TEST_CASE("SQLite file: what others have written is seen, and nothing that was r
         CHECK(positions((*store)->log()) == counting(1, 5));
     }
     stranger(directory.file()).exec("CREATE TABLE noted(x); CREATE TABLE mine(x);"
-                                    "CREATE TRIGGER noting AFTER INSERT ON mine BEGIN INSERT INTO noted VALUES(1); END");
+                                    "CREATE TRIGGER noting AFTER INSERT ON mine "
+                                    "BEGIN INSERT INTO noted VALUES(1); END");
     one->transaction([](Transaction& transaction) { transaction.execute("INSERT INTO mine VALUES(1)"); });
     CHECK(stranger(directory.file()).execAndGet("SELECT count(*) FROM noted").getInt() == 1);
     CHECK(damage(directory.file()) == "");
@@ -818,7 +821,9 @@ private:
             if (const int code = get().due(SQLITE_IOERR_FSTAT, 0)) return code;
             return File::real(f)->pMethods->xFileSize(File::real(f), size);
         };
-        methods_.xLock = [](sqlite3_file* f, int level) { return File::real(f)->pMethods->xLock(File::real(f), level); };
+        methods_.xLock = [](sqlite3_file* f, int level) {
+            return File::real(f)->pMethods->xLock(File::real(f), level);
+        };
         methods_.xUnlock = [](sqlite3_file* f, int level) {
             return File::real(f)->pMethods->xUnlock(File::real(f), level);
         };
@@ -957,9 +962,9 @@ public:
         const auto store = open_at(path_);
         store->read([&](Reader& reader) {
             const auto count = [&](const char* sql) { return reader.row(sql)->integer(0); };
-            if (count("SELECT count(*) FROM sums WHERE id <> 'host'") != 4) text += "a message's effect is missing or double\n";
+            if (count("SELECT count(*) FROM sums WHERE id <> 'host'") != 4) text += "an effect is missing or double\n";
             if (count("SELECT count(DISTINCT n) FROM sums WHERE id <> 'host'") != 4) text += "an effect is double\n";
-            if (count("SELECT count(*) FROM sums WHERE id = 'host'") != 1) text += "the transaction was run twice or not\n";
+            if (count("SELECT count(*) FROM sums WHERE id = 'host'") != 1) text += "the transaction did not run once\n";
             if (count("SELECT count(*) FROM sourced_scheduled") != 0) text += "a message waits still\n";
         });
         const auto effects = store->stream_seq("effects");

@@ -78,9 +78,13 @@ private:
             m.xWrite = [](sqlite3_file* f, const void* from, int size, sqlite3_int64 at) {
                 return real(f)->pMethods->xWrite(real(f), from, size, at);
             };
-            m.xTruncate = [](sqlite3_file* f, sqlite3_int64 size) { return real(f)->pMethods->xTruncate(real(f), size); };
+            m.xTruncate = [](sqlite3_file* f, sqlite3_int64 size) {
+                return real(f)->pMethods->xTruncate(real(f), size);
+            };
             m.xSync = [](sqlite3_file* f, int flags) { return real(f)->pMethods->xSync(real(f), flags); };
-            m.xFileSize = [](sqlite3_file* f, sqlite3_int64* size) { return real(f)->pMethods->xFileSize(real(f), size); };
+            m.xFileSize = [](sqlite3_file* f, sqlite3_int64* size) {
+                return real(f)->pMethods->xFileSize(real(f), size);
+            };
             m.xLock = [](sqlite3_file* f, int lock) { return real(f)->pMethods->xLock(real(f), lock); };
             m.xUnlock = [](sqlite3_file* f, int lock) { return real(f)->pMethods->xUnlock(real(f), lock); };
             m.xCheckReservedLock = [](sqlite3_file* f, int* out) {
@@ -90,7 +94,9 @@ private:
                 return real(f)->pMethods->xFileControl(real(f), what, value);
             };
             m.xSectorSize = [](sqlite3_file* f) { return real(f)->pMethods->xSectorSize(real(f)); };
-            m.xDeviceCharacteristics = [](sqlite3_file* f) { return real(f)->pMethods->xDeviceCharacteristics(real(f)); };
+            m.xDeviceCharacteristics = [](sqlite3_file* f) {
+                return real(f)->pMethods->xDeviceCharacteristics(real(f));
+            };
             m.xShmMap = [](sqlite3_file* f, int page, int size, int extend, void volatile** out) {
                 return real(f)->pMethods->xShmMap(real(f), page, size, extend, out);
             };

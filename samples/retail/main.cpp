@@ -82,7 +82,8 @@ std::optional<sourced::Message> last_sent(sourced::Store& store) {
 std::int64_t lines_done(sourced::Store& store) {
     std::int64_t lines = 0;
     store.read([&](sourced::Reader& db) {
-        if (const auto group = db.row("select name, error_text from sourced_groups where status = 'stopped'")) {
+        if (const auto group =
+                db.row("select name, coalesce(error_text, reason) from sourced_groups where status = 'stopped'")) {
             throw std::runtime_error("'" + group->text(0) + "' has stopped: " + group->text(1));
         }
         const auto row = db.row(

@@ -13,14 +13,14 @@ using Money = std::int64_t;
 
 /// One line of an invoice, as the shop's till wrote it.
 struct Line {
-    std::string invoice;  ///< 536365; C536379 cancels something, A563185 adjusts a bad debt
-    std::string product;
-    std::string description;
+    std::string invoice{};  ///< 536365; C536379 cancels something, A563185 adjusts a bad debt
+    std::string product{};
+    std::string description{};
     std::int64_t quantity = 0;  ///< negative in a cancellation
     Money price = 0;            ///< of one piece
-    std::string sold_at;        ///< 2010-12-01 08:26:00
-    std::string customer;       ///< 17850; empty when nobody knows
-    std::string country;
+    std::string sold_at{};      ///< 2010-12-01 08:26:00
+    std::string customer{};     ///< 17850; empty when nobody knows
+    std::string country{};
 
     [[nodiscard]] Money total() const { return quantity * price; }
     [[nodiscard]] std::string month() const { return sold_at.substr(0, 7); }

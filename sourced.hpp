@@ -770,6 +770,11 @@ protected:
 /// The connection under a transaction, for those who include SQLiteCpp.
 [[nodiscard]] SOURCED_API SQLite::Database& database(Transaction& transaction);
 
+/// A connection of your own to a file of the engine, for reading and for tables of your own, for those who include
+/// SQLiteCpp. It never checkpoints by itself: SQLite 3.7.0 to 3.51.2 can damage a file when a checkpoint
+/// meets a commit that restarts the log. Throws StoreError when there is no such file.
+[[nodiscard]] SOURCED_API std::unique_ptr<SQLite::Database> open_connection(const std::string& path);
+
 }  // namespace sourced
 
 // =============================================================================
@@ -896,6 +901,7 @@ struct Definition {
     std::unordered_map<std::string, ReactionHandler> reactions;
     std::vector<std::string> order;                       // type names in order of declaration, without doubles
     Evolve before_evolve;                                 // optional
+    bool reads_envelope = false;                          // it, or an event handler, asks for the envelope
 
     // ---- projectors, and `sync` actors too: their batch is each command with the events that came of it
     bool event_sourced = false;  // state is the fold of the whole stream, not loaded
@@ -3710,6 +3716,7 @@ template <class State, class Self, class F>
 void declare_event(Self* self, Definition& definition, F handler) {
     using P = Split<typename Signature<F>::Parameters>;
     using E = std::remove_cvref_t<typename P::Message>;
+    definition.reads_envelope |= P::envelope;
     add_event(definition, declared<E>(),
               [handler = bind(self, std::move(handler))](void* state, const Message& message) {
                   call<P>(handler, static_cast<State*>(state), message);
@@ -3718,6 +3725,7 @@ void declare_event(Self* self, Definition& definition, F handler) {
 
 template <class State, class E, class F>
 void declare_listed_event(Definition& definition, const F& handler) {
+    definition.reads_envelope |= std::is_invocable_v<const F&, State&, const E&, const Envelope&>;
     add_event(definition, declared<E>(), [handler](void* state, const Message& message) {
         if constexpr (std::is_invocable_v<const F&, State&, const E&, const Envelope&>) {
             handler(*static_cast<State*>(state), message.as<E>(), static_cast<const Envelope&>(message));
@@ -3744,6 +3752,7 @@ void declare_noted_event(Definition& definition) {
 template <class State, class Self, class F>
 void declare_before_evolve(Self* self, Definition& definition, F handler) {
     only_once(definition, static_cast<bool>(definition.before_evolve), "before_evolve");
+    definition.reads_envelope |= Signature<F>::Parameters::size == 2;
     definition.before_evolve = [call = bind(self, std::move(handler))](void* state,
                                                                        [[maybe_unused]] const Message& message) {
         if constexpr (Signature<F>::Parameters::size == 2) {
@@ -6875,6 +6884,7 @@ struct Member {
     std::unordered_set<std::string> evolves;
     bool folds = false;     // a state that is the fold of the stream
     bool trailing = false;  // some reaction asks for the state
+    bool guesses = false;   // its state may hold what is only known of an event once that is stored
 
     std::atomic<bool> work{true};  // there may be something to claim
     std::atomic<std::int64_t> next_retry{unbounded};
@@ -6928,6 +6938,7 @@ struct Work {
     std::vector<std::string> keys;
     std::vector<Synced> synced;
     bool all_replay = false;
+    Box before;                 // the state without what was decided, where that could differ from what is stored
     Messages decisions;         // an actor with `sync`: its commands, each with its events
     std::size_t own = 0;        // messages for the claimed stream
     std::size_t handled = 0;       // messages
@@ -6941,6 +6952,7 @@ struct Work {
         keys.clear();
         synced.clear();
         all_replay = false;
+        before = Box();
         decisions.clear();
         own = 0;
         handled = 0;
@@ -7022,6 +7034,7 @@ public:
         const bool has_fold = definition.role == Definition::Role::actor || definition.event_sourced;
         member->folds = has_fold && !member->evolves.empty();
         member->trailing &= member->folds;
+        member->guesses = member->folds && definition.reads_envelope;
         for (const auto& type : types) by_type_[type].push_back(member.get());
         members_.push_back(std::move(member));
     }
@@ -7112,9 +7125,11 @@ public:
             }
             direct.decided_on = memory->seq;
             Decided decided;
+            Box before;
             bool intact = true;
             try {
                 decided = (*route->command)(memory->state.get(), direct.messages.front());
+                if (member.guesses) before = memory->state;
                 intact = false;
                 apply(member, *memory, direct.messages.front(), decided, memory->seq + 1);
             } catch (...) {
@@ -7145,7 +7160,9 @@ public:
                 for (std::size_t i = 0; i < direct.messages.size(); ++i) {
                     place(direct.messages[i], outcome.appended, static_cast<std::int64_t>(i));
                 }
-                if (!outcome.appended.repeated) remember_direct(member, std::move(memory), direct.messages);
+                if (!outcome.appended.repeated) {
+                    remember_direct(member, std::move(memory), direct.messages, std::move(before));
+                }
                 result.command = std::move(direct.messages.front());
                 result.events.assign(std::make_move_iterator(direct.messages.begin() + 1),
                                      std::make_move_iterator(direct.messages.end()));
@@ -7531,14 +7548,20 @@ private:
         }
     }
 
-    void remember_direct(const Member& member, std::unique_ptr<Remembered> memory, const Messages& messages) {
+    void remember_direct(const Member& member, std::unique_ptr<Remembered> memory, const Messages& messages,
+                         Box before) {
         bool reacts = false;
         for (std::size_t i = 1; i < messages.size() && !reacts; ++i) {
             const auto* route = member.route(messages[i].type);
             reacts = route && (route->reaction || route->command);
         }
         const Message& last = messages.back();
-        if (messages.size() > 1 || memory->seq + 1 == messages.front().seq) memory->seq = last.seq;
+        if (before) {
+            memory->state = std::move(before);
+            memory->foreign = 0;  // to be read on from the file
+        } else if (messages.size() > 1 || memory->seq + 1 == messages.front().seq) {
+            memory->seq = last.seq;
+        }
         const Message& handled = reacts ? messages.front() : last;
         memory->handled_seq = handled.seq;
         memory->handled_position = handled.position;
@@ -7826,6 +7849,7 @@ private:
 
     void command(Work& work, Handled& handled, const Member::Route& route, const Message& message) {
         Decided decided = (*route.command)(work.memory->state.get(), message);
+        if (work.member->guesses && !work.before) work.before = work.memory->state;
         apply(*work.member, *work.memory, message, decided, work.memory->seq + static_cast<std::int64_t>(work.decided));
         Messages& events = decided.events;
         if (work.member->definition->sync) {
@@ -7859,8 +7883,10 @@ private:
         for (auto& sending : sendings) {
             if (sending.at || sending.after) {
                 const Time due = sending.at ? *sending.at : now + *sending.after;
-                handled.schedules.push_back({due, std::move(sending.message)});
-                continue;
+                if (due > now) {
+                    handled.schedules.push_back({due, std::move(sending.message)});
+                    continue;
+                }
             }
             if (sending.message.stream == handled.claim.stream_name && member.evolves.contains(sending.message.type)) {
                 touched = true;
@@ -8208,7 +8234,11 @@ private:
         Remembered& memory = *work.memory;
         const Member& member = *work.member;
         memory.open = false;
-        if (work.decided > 0 && own) memory.seq = own->last_seq;
+        if (work.before) {
+            memory.state = std::move(work.before);
+        } else if (work.decided > 0 && own) {
+            memory.seq = own->last_seq;
+        }
         if (member.definition->role == Definition::Role::projector && !member.folds) memory.state = Box();
         if (work.handled_seq > 0) {
             memory.handled_seq = work.handled_seq;

@@ -3889,6 +3889,16 @@ void prepare(Connection& connection, const StoreOptions& options) {
 
 SQLite::Database& database(Transaction& transaction) { return transaction.do_database(); }
 
+std::unique_ptr<SQLite::Database> open_connection(const std::string& path) {
+    try {
+        auto connection = std::make_unique<SQLite::Database>(path, SQLITE_OPEN_READWRITE, 5000);
+        connection->exec("PRAGMA wal_autocheckpoint=0");
+        return connection;
+    } catch (const SQLite::Exception& error) {
+        throw StoreError("open a connection to '" + path + "': " + explain(error.getErrorCode()) + " (" + error.what() + ")");
+    }
+}
+
 std::unique_ptr<Store> open_store(const StoreOptions& given) {
     StoreOptions options = given;
     if (!options.clock) {
@@ -3904,6 +3914,10 @@ std::unique_ptr<Store> open_store(const StoreOptions& given) {
             create_file(options.path);
             Connection connection(options.path, SQLITE_OPEN_READWRITE, options.vfs);
             prepare(connection, options);
+            if (options.warn && can_damage_by_checkpoint(sqlite3_libversion_number())) {
+                options.warn(std::string("SQLite ") + sqlite3_libversion() + " can damage " + where +
+                             " when a connection that is not the engine's checkpoints: use sourced::open_connection");
+            }
             return std::make_unique<SqliteStore>(std::move(options));
         }
         return std::make_unique<SqliteStore>(std::move(options));

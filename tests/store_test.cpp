@@ -709,6 +709,7 @@ TEST_CASE("SQLite file: the WAL stays bounded under readers, while much is writt
         warnings += text;
     };
     const auto store = open_at(directory.file(), options);
+    warnings.clear();  // opening warns of an old SQLite
     std::atomic<bool> done{false};
     std::uintmax_t largest = 0;
     std::atomic<int> reads{0};
@@ -1057,4 +1058,25 @@ TEST_CASE("SQLite file: a full disk and a failing one say so") {
     CHECK(store->append("s", {message("a")}).last_seq == 2);
     CHECK(contains(text(FaultyDisk::Trouble::broken), tried + "reading or writing the file failed"));
     CHECK(store->append("s", {message("a")}).last_seq == 3);
+}
+
+TEST_CASE("SQLite file: opening warns when other connections can damage it, and open_connection's cannot") {
+    const Directory directory;
+    StoreOptions options;
+    std::string warnings;
+    options.warn = [&](std::string_view text) { warnings += text; };
+    const auto store = open_at(directory.file(), options);
+    const bool old = sqlite3_libversion_number() < 3044006;
+    if (old) CHECK(warnings.find("use sourced::open_connection") != std::string::npos);
+
+    store->append("s", {message("a", "{}")});
+    const auto connection = sourced::open_connection(directory.file());
+    CHECK(connection->execAndGet("PRAGMA wal_autocheckpoint").getInt() == 0);
+    CHECK(connection->execAndGet("SELECT count(*) FROM sourced_log").getInt() == 1);
+    CHECK_THROWS_WITH_AS(
+        (void)sourced::open_connection(directory.file("none.db")),
+        ("open a connection to '" + directory.file("none.db") +
+         "': the file cannot be opened (unable to open database file)").c_str(),
+        StoreError);
+    CHECK(!std::filesystem::exists(directory.file("none.db")));
 }

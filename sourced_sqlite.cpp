@@ -2649,8 +2649,11 @@ private:
                "coalesce(max(acked) FILTER (WHERE highest > 0), 0), count(*) FILTER (WHERE state = 3), min(retry_at) "
                "FROM sourced_offsets WHERE grp = ?"};
     Statement group_progress_{bank_, "SELECT status, scanned, handles FROM sourced_groups WHERE id = ?"};
-    Statement any_ready_{bank_, "SELECT 1 FROM sourced_offsets WHERE grp = ? AND state = 1 LIMIT 1"};
-    Statement any_waiting_{bank_, "SELECT 1 FROM sourced_offsets WHERE grp = ? AND state = 3 LIMIT 1"};
+    // Left to itself, SQLite takes the primary key and looks at every stream of the group.
+    Statement any_ready_{bank_, "SELECT 1 FROM sourced_offsets INDEXED BY sourced_offsets_ready "
+                                "WHERE grp = ? AND state = 1 LIMIT 1"};
+    Statement any_waiting_{bank_, "SELECT 1 FROM sourced_offsets INDEXED BY sourced_offsets_waiting "
+                                  "WHERE grp = ? AND state = 3 LIMIT 1"};
     Statement any_claimed_{bank_, "SELECT 1 FROM sourced_offsets INDEXED BY sourced_offsets_claimed "
                                   "WHERE owner > 0 AND state = 2 AND grp = ? LIMIT 1"};
     Statement unsearched_{bank_, "SELECT m.position, m.type FROM sourced_messages m LEFT JOIN sourced_offsets o "
@@ -2916,7 +2919,8 @@ public:
 
     bool wait_for_others(Duration timeout) override {
         using std::chrono::steady_clock;
-        const Watch watch(*this);
+        if (!watch_) watch_ = std::make_unique<Watch>(*this);
+        const Watch& watch = *watch_;
         const auto deadline = steady_clock::now() + timeout;
         // The file changes before the commit is visible, with a slow disk long before: so look again, and more
         // seldom with time. Our own commits are announced as well; they must not keep a core busy.
@@ -2924,6 +2928,7 @@ public:
         constexpr auto last_pause = std::chrono::milliseconds(100);
         Duration pause = watch.tells() ? last_pause : std::chrono::milliseconds(10);
         auto looked = steady_clock::now();
+        int hurried = 0;
         while (!interrupted_.exchange(false)) {
             if (others_wrote()) return true;
             const auto now = steady_clock::now();
@@ -2932,7 +2937,8 @@ public:
             looked = now;
             const bool quiet = watch.tells() && pause >= last_pause;
             const bool told = watch.wait(quiet ? deadline - now : std::min<Duration>(pause, std::chrono::ceil<Duration>(deadline - now)));
-            if (told && busy) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+            hurried = busy ? hurried + 1 : 0;
+            if (told && busy) std::this_thread::sleep_for(std::chrono::microseconds(hurried < 8 ? 100 : 1000));
             if (watch.tells()) pause = told ? Duration(first_pause) : pause * 3;
         }
         return false;
@@ -2952,7 +2958,7 @@ private:
             : connection(path, SQLITE_OPEN_READONLY, vfs), reading(connection) {
             const auto milliseconds = std::chrono::duration_cast<std::chrono::milliseconds>(busy_timeout);
             sqlite3_busy_timeout(connection.handle(), static_cast<int>(milliseconds.count()));
-            connection.execute("PRAGMA mmap_size=268435456");
+            // No mmap: the file would be mapped anew whenever it has grown, a fifth of the cost of a claim at a million messages.
         }
         Connection connection;
         Reading reading;
@@ -3115,8 +3121,8 @@ private:
 
     // ---- what other processes do
 
-    /// Tells of writes to the -wal file while it lives. Held only by who waits: the kernel's notes cost each of our
-    /// own commits a tenth.
+    /// Tells of writes to the -wal file while it lives. The kernel's notes cost each of our own commits a tenth, so
+    /// only who waits for others has one.
     class Watch {
     public:
         explicit Watch(const SqliteStore& store)
@@ -3183,6 +3189,7 @@ private:
 
     const int interrupt_ = ::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     std::atomic<bool> interrupted_{false};
+    std::unique_ptr<Watch> watch_;  // made by the first who waits; closing one takes 10 ms and more
 };
 
 thread_local int SqliteStore::Lease::readers_inside_ = 0;

@@ -6985,7 +6985,8 @@ public:
         store.clock = options_.clock;
         store.busy_timeout = options_.busy_timeout;
         store.checkpoint_bytes = options_.checkpoint_bytes;
-        store.warn = [this](std::string_view text) { log(Level::warning, std::string(text)); };
+        // What the store says while it is being opened is advice, later it is trouble.
+        store.warn = [this](std::string_view text) { log(store_ ? Level::warning : Level::info, std::string(text)); };
         store_ = open_store(store);
         store_->on_commit([this](const Committed& commit) { note(commit); });
     }

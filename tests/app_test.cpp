@@ -396,7 +396,16 @@ TEST_CASE("Actor: a reaction sees the state as of its own event") {
     REQUIRE(added);
     CHECK(added->is<Added>());
     CHECK(note.correlation == added->correlation);
-    CHECK(note.metadata.get("producer") == "counting");
+}
+
+TEST_CASE("C8: what a reaction dispatches names its group as the producer, what a command decides does not") {
+    App app;
+    app.add<Counting>();
+    app.add<Notes>();
+    app.dispatch("list-1", Add{"a"});
+    app.run_until_idle();
+    CHECK(app.history("notes").front().metadata.get("producer") == "counting");
+    for (const auto& message : app.history("list-1")) CHECK(!message.metadata.has("producer"));
 }
 
 namespace {

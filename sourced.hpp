@@ -12,22 +12,53 @@
 //   App          reactors, a store and the threads that bring them together
 //   Testing      given / when / then
 //
+// The smallest program (samples/smallest.cpp, shortened):
+//
+//   struct Deposit { int pounds = 0; SOURCED_COMMAND("account.deposit", pounds) };
+//   struct Deposited { int pounds = 0; SOURCED_EVENT("account.deposited", pounds) };
+//
+//   struct Account : sourced::Actor<int> {  // its state: the balance
+//       Account() : Actor("account") {
+//           command([](int, const Deposit& deposit) { return Deposited{deposit.pounds}; });
+//           event([](int& balance, const Deposited& deposited) { balance += deposited.pounds; });
+//       }
+//   };
+//
+//   int main() {
+//       sourced::App app({.path = "bank.db"});
+//       app.add<Account>();
+//       app.dispatch("account-joe", Deposit{20});
+//       app.run_until_idle();
+//       return app.load<Account>("account-joe").state == 20 ? 0 : 1;
+//   }
+//
 // First what a user needs, with its contracts; then template bodies in the same
 // order; then, under SOURCED_IMPLEMENTATION (which sourced_sqlite.cpp defines),
 // everything else.
 #pragma once
 
+// Only cereal's core, the description of a type by one `serialize`: its JSON archive is not used.
+#include <cereal/cereal.hpp>
+
 #include <array>
+#include <atomic>
 #include <chrono>
+#include <compare>
+#include <concepts>
 #include <cstdint>
+#include <cstring>
 #include <exception>
 #include <functional>
+#include <initializer_list>
+#include <iosfwd>
 #include <limits>
 #include <memory>
 #include <optional>
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <tuple>
+#include <type_traits>
 #include <typeinfo>
 #include <unordered_map>
 #include <unordered_set>
@@ -44,17 +75,6 @@
 // =============================================================================
 // Messages: commands and events, their envelope, their JSON
 // =============================================================================
-
-// Only cereal's core: the description of a type by one `serialize`. Its JSON
-// archive is not used.
-#include <cereal/cereal.hpp>
-
-#include <compare>
-#include <concepts>
-#include <cstring>
-#include <initializer_list>
-#include <tuple>
-#include <type_traits>
 
 namespace sourced {
 
@@ -412,7 +432,6 @@ enum class Kind { command, event };
 ///         SOURCED_VALUE(amount, currency)
 ///     };
 #define SOURCED_VALUE(...) SOURCED_PRIVATE_FIELDS("", __VA_ARGS__)
-#define SOURCED_FIELDS(...) SOURCED_VALUE(__VA_ARGS__)
 
 /// Writes an enum by names instead of numbers. Stands at namespace scope, beside the enum.
 ///
@@ -1595,7 +1614,6 @@ struct StoreOptions {
 
 }  // namespace sourced
 
-
 // =============================================================================
 // Verify: is the file what it promises to be?
 // =============================================================================
@@ -1833,9 +1851,6 @@ private:
 // =============================================================================
 // Testing: given / when / then
 // =============================================================================
-
-#include <atomic>
-#include <iosfwd>
 
 namespace sourced::testing {
 
@@ -4319,21 +4334,32 @@ requires std::derived_from<R, Reactor> Given<R> given(const R& reactor, const E&
 }  // namespace sourced::testing
 
 #ifdef SOURCED_IMPLEMENTATION
-// =============================================================================
-// Messages: bodies
-// =============================================================================
 
+#include <cxxabi.h>
+#include <fcntl.h>
+#include <poll.h>
 #include <pthread.h>
+#include <unistd.h>
+
 #include <rapidjson/error/en.h>
 #include <rapidjson/reader.h>
 
 #include <algorithm>
-#include <atomic>
+#include <cerrno>
 #include <charconv>
 #include <cmath>
+#include <condition_variable>
+#include <csignal>
 #include <cstdlib>
+#include <mutex>
 #include <new>
+#include <ostream>
 #include <random>
+#include <thread>
+
+// =============================================================================
+// Messages: bodies
+// =============================================================================
 
 namespace sourced {
 namespace detail {
@@ -6335,8 +6361,6 @@ void Registry::check(const Message& message, const Limits& limits) const {
 }  // namespace sourced
 // ==== Handlers =================================================================
 
-#include <cxxabi.h>
-
 namespace sourced::detail {
 
 namespace {
@@ -6596,9 +6620,6 @@ void cannot_read_row(const std::string& table, std::string_view id, const Proble
 }  // namespace sourced::detail
 // ==== Store ====================================================================
 
-#include <algorithm>
-#include <charconv>
-
 namespace sourced {
 
 std::int64_t Row::integer(std::size_t column) const {
@@ -6684,21 +6705,6 @@ const GroupInfo& Stats::group(std::string_view name) const {
 
 }  // namespace sourced
 // ==== App ======================================================================
-
-#include <cxxabi.h>
-#include <fcntl.h>
-#include <poll.h>
-#include <unistd.h>
-
-#include <algorithm>
-#include <atomic>
-#include <cerrno>
-#include <condition_variable>
-#include <csignal>
-#include <cstring>
-#include <mutex>
-#include <random>
-#include <thread>
 
 namespace sourced::detail {
 
@@ -8647,8 +8653,6 @@ Reactor& App::find(const std::type_info& type) { return engine_->find(type); }
 
 }  // namespace sourced
 // ==== Testing ==================================================================
-
-#include <ostream>
 
 namespace sourced::testing {
 

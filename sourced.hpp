@@ -1715,7 +1715,7 @@ public:
     [[nodiscard]] bool refused() const noexcept { return refusal_.has_value(); }
     explicit operator bool() const noexcept { return !refused(); }
     /// Why it was refused; empty when it was not.
-    [[nodiscard]] std::string_view reason() const noexcept { return refusal_ ? std::string_view(*refusal_) : std::string_view(); }
+    [[nodiscard]] std::string_view reason() const noexcept { return refusal_ ? *refusal_ : std::string_view(); }
     /// The command as stored.
     [[nodiscard]] const Message& command() const noexcept { return command_; }
     /// The events as stored, the engine's own `sourced.refused` included.
@@ -1816,8 +1816,8 @@ private:
     SOURCED_API void do_add(std::unique_ptr<Reactor> reactor);
     SOURCED_API Message do_dispatch(std::string_view stream, Message message);
     SOURCED_API Result do_handle(const detail::Definition& definition, std::string_view stream, Message command);
-    SOURCED_API std::pair<detail::Box, std::int64_t> do_load(const detail::Definition& definition, std::string_view stream,
-                                                             std::int64_t upto);
+    SOURCED_API std::pair<detail::Box, std::int64_t> do_load(const detail::Definition& definition,
+                                                             std::string_view stream, std::int64_t upto);
     [[nodiscard]] SOURCED_API Reactor& find(const std::type_info& type);
 
     std::unique_ptr<detail::Engine> engine_;
@@ -1837,7 +1837,9 @@ public:
     template <class C>
     Result handle(const C& command) { return app_->template handle<A>(stream_, command); }
     [[nodiscard]] typename A::State state() const { return app_->template load<A>(stream_).state; }
-    [[nodiscard]] typename A::State state(std::int64_t upto) const { return app_->template load<A>(stream_, upto).state; }
+    [[nodiscard]] typename A::State state(std::int64_t upto) const {
+        return app_->template load<A>(stream_, upto).state;
+    }
     [[nodiscard]] std::int64_t seq() const { return app_->template load<A>(stream_).seq; }
     [[nodiscard]] Messages history() const { return app_->history(stream_); }
 

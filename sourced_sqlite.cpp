@@ -443,7 +443,8 @@ private:
             } else if (const auto* real = std::get_if<double>(&argument)) {
                 code = sqlite3_bind_double(statement, column, *real);
             } else if (const auto* text = std::get_if<std::string>(&argument)) {
-                code = sqlite3_bind_text64(statement, column, text->data(), text->size(), SQLITE_TRANSIENT, SQLITE_UTF8);
+                code =
+                    sqlite3_bind_text64(statement, column, text->data(), text->size(), SQLITE_TRANSIENT, SQLITE_UTF8);
             } else {
                 code = sqlite3_bind_null(statement, column);
             }
@@ -506,9 +507,9 @@ struct Offset {
     std::optional<std::string> error_type;
     std::optional<std::string> error_text;
 
-    bool stored = false;   // the row is in the table
-    bool dirty = false;    // it is to be written
-    bool trouble = false;  // with its retries, errors and deaths
+    bool stored = false;         // the row is in the table
+    bool dirty = false;          // it is to be written
+    bool trouble = false;        // with its retries, errors and deaths
     std::int64_t clean_seq = 0;  // every message of the stream up to this seq has been handled or is of no interest
 };
 
@@ -621,9 +622,9 @@ struct StoredMessage {
 /// One piece of work for the writer connection.
 struct Unit {
     std::function<void()> work;
-    bool alone = false;           // runs on its own thread, in a transaction of its own, once
-    bool in_transaction = true;   // false: only needs the connection for itself
-    bool lasting = true;          // false: a power cut may take it, so it need not wait for the disk
+    bool alone = false;                // runs on its own thread, in a transaction of its own, once
+    bool in_transaction = true;        // false: only needs the connection for itself
+    bool lasting = true;               // false: a power cut may take it, so it need not wait for the disk
     std::function<bool()> survived{};  // after a COMMIT that reported an error: is the work in the file?
     std::exception_ptr error{};
     enum Turn : int { queued, leading, done };
@@ -1256,7 +1257,8 @@ private:
         /// SQL that fails badly enough ends the whole transaction; what came next would be committed alone.
         void check() const {
             if (!writer_.connection_->in_transaction()) {
-                throw StoreError("the transaction has been rolled back by an earlier error: nothing more can be done in it");
+                throw StoreError(
+                    "the transaction has been rolled back by an earlier error: nothing more can be done in it");
             }
         }
 
@@ -1264,8 +1266,9 @@ private:
     };
 
     /// The append-only triggers guard the log against strangers. On this connection they would guard it against
-    /// nobody (`authorize` does), and an insert costs 3.9 us with them, 2.1 without: so triggers are off here unless the
-    /// application has some of its own. Changing that expires every statement, so it is done when the schema changes.
+    /// nobody (`authorize` does), and an insert costs 3.9 us with them, 2.1 without: so triggers are off here unless
+    /// the application has some of its own. Changing that expires every statement, so it is done when the schema
+    /// changes.
     void choose_triggers() {
         std::int64_t schema = 0;
         {
@@ -1388,7 +1391,8 @@ private:
     }
 
     /// One transaction over the first `count` units.
-    Attempt attempt(const std::vector<Unit*>& live, std::size_t count, std::size_t& current, std::exception_ptr& error) {
+    Attempt attempt(const std::vector<Unit*>& live, std::size_t count, std::size_t& current,
+                    std::exception_ptr& error) {
         facts_ = {};
         committed_types_.clear();
         types_unknown_ = false;
@@ -1749,10 +1753,12 @@ private:
     /// The short update is what nearly always happens: 1.5 us instead of 1.9 for one that names every column.
     void write(OffsetKey key, Offset& o) {
         if (!std::exchange(o.stored, true)) {
-            insert_offset_.run(key.group, key.stream, o.acked, o.known, o.highest, o.pending, o.state, o.owner, o.fence);
+            insert_offset_.run(key.group, key.stream, o.acked, o.known, o.highest, o.pending, o.state, o.owner,
+                               o.fence);
             o.trouble |= o.attempts != 0 || o.deaths != 0;
         } else {
-            update_offset_.run(key.group, key.stream, o.acked, o.known, o.highest, o.pending, o.state, o.owner, o.fence);
+            update_offset_.run(key.group, key.stream, o.acked, o.known, o.highest, o.pending, o.state, o.owner,
+                               o.fence);
         }
         if (o.trouble) {
             update_trouble_.run(key.group, key.stream, o.attempts, o.attempted, o.deaths, o.retry_at, o.error_type,
@@ -1922,7 +1928,8 @@ private:
                 while (row.next()) streams.push_back(row.integer(0));
             }
             for (const auto stream : streams) {
-                if (auto* offset = find_offset({group.id, stream})) result.claims.push_back(take(group, stream, *offset));
+                if (auto* offset = find_offset({group.id, stream}))
+                    result.claims.push_back(take(group, stream, *offset));
             }
             group.maybe_ready = streams.size() == step.claims;
         }
@@ -2045,15 +2052,13 @@ private:
         return true;
     }
 
-    void note_culprit(std::size_t index, std::map<std::size_t, std::exception_ptr>& culprits,
-                      std::int64_t changes) {
+    void note_culprit(std::size_t index, std::map<std::size_t, std::exception_ptr>& culprits, std::int64_t changes) {
         try {
             throw;
         } catch (const RunAgain&) {
             throw;
         } catch (const TransactionGone&) {
-            culprits.emplace(index,
-                             std::make_exception_ptr(StoreError("user code ended the transaction it ran in")));
+            culprits.emplace(index, std::make_exception_ptr(StoreError("user code ended the transaction it ran in")));
             throw RunAgain();
         } catch (...) {
             // Nothing of it was written, or its savepoint took it back: the rest of the transaction is sound.
@@ -2114,8 +2119,8 @@ private:
         const bool memory = options_.path.empty();
         std::unique_ptr<Connection> connection;
         try {
-            connection = std::make_unique<Connection>(memory ? ":memory:" : options_.path, SQLITE_OPEN_READWRITE,
-                                                      options_.vfs);
+            connection =
+                std::make_unique<Connection>(memory ? ":memory:" : options_.path, SQLITE_OPEN_READWRITE, options_.vfs);
         } catch (const SQLite::Exception& error) {
             throw SqliteError(explain(error.getErrorCode()) + " (" + error.what() + ")", error.getErrorCode());
         }
@@ -2221,7 +2226,7 @@ private:
     std::unordered_map<std::int64_t, std::unordered_set<std::string>> declared_;  // by group
     std::int64_t worker_ = 0;
     bool worker_checked_ = false;  // the row is known to be there
-    bool worker_is_new_ = false;  // its row is not committed yet
+    bool worker_is_new_ = false;   // its row is not committed yet
     std::string host_;
     std::string boot_id_;
     std::map<std::int64_t, Seen> seen_;
@@ -2238,12 +2243,14 @@ private:
     Statement release_{bank_, "RELEASE unit"};
     Statement rollback_to_{bank_, "ROLLBACK TO unit"};
     Statement data_version_{bank_, "PRAGMA data_version"};
-    Statement tiny_row_{bank_, "INSERT INTO sourced_meta VALUES('checkpoints', 1) "
-                               "ON CONFLICT(key) DO UPDATE SET value = value + 1"};
+    Statement tiny_row_{bank_,
+                        "INSERT INTO sourced_meta VALUES('checkpoints', 1) "
+                        "ON CONFLICT(key) DO UPDATE SET value = value + 1"};
     Statement schema_cookie_{bank_, "PRAGMA schema_version"};
-    Statement foreign_triggers_{bank_, "SELECT 1 FROM (SELECT type, tbl_name FROM sqlite_master UNION ALL "
-                                       "SELECT type, tbl_name FROM sqlite_temp_master) "
-                                       "WHERE type = 'trigger' AND tbl_name NOT LIKE 'sourced\\_%' ESCAPE '\\'"};
+    Statement foreign_triggers_{bank_,
+                                "SELECT 1 FROM (SELECT type, tbl_name FROM sqlite_master UNION ALL "
+                                "SELECT type, tbl_name FROM sqlite_temp_master) "
+                                "WHERE type = 'trigger' AND tbl_name NOT LIKE 'sourced\\_%' ESCAPE '\\'"};
     Statement newest_{bank_, "SELECT position, recorded_at FROM sourced_messages ORDER BY position DESC LIMIT 1"};
     Statement recorded_at_{bank_, "SELECT recorded_at FROM sourced_messages WHERE position = ?"};
     Statement stream_by_name_{bank_, "SELECT id, seq FROM sourced_streams WHERE name = ?"};
@@ -2256,8 +2263,10 @@ private:
     Statement update_type_kind_{bank_, "UPDATE sourced_types SET kind = ? WHERE id = ?"};
     static std::string insert_sql(std::size_t rows) {
         const std::string row = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
-        std::string sql = "INSERT INTO sourced_messages(position, stream, seq, type, schema, id, causation, correlation, "
-                          "recorded_at, occurred_at, metadata, payload, checksum) VALUES" + row;
+        std::string sql =
+            "INSERT INTO sourced_messages(position, stream, seq, type, schema, id, causation, correlation, "
+            "recorded_at, occurred_at, metadata, payload, checksum) VALUES" +
+            row;
         for (std::size_t i = 1; i < rows; ++i) sql += ", " + row;
         return sql;
     }
@@ -2267,81 +2276,97 @@ private:
     Statement insert_messages_{bank_, insert_many_sql_.c_str()};
     Statement position_by_id_{bank_, "SELECT position FROM sourced_messages WHERE id = ?"};
     Statement message_by_id_{
-        bank_, "SELECT m.position, m.seq, s.name, t.name, m.payload, m.recorded_at FROM sourced_messages m "
-               "JOIN sourced_streams s ON s.id = m.stream JOIN sourced_types t ON t.id = m.type WHERE m.id = ?"};
+        bank_,
+        "SELECT m.position, m.seq, s.name, t.name, m.payload, m.recorded_at FROM sourced_messages m "
+        "JOIN sourced_streams s ON s.id = m.stream JOIN sourced_types t ON t.id = m.type WHERE m.id = ?"};
     Statement types_since_{bank_, "SELECT type FROM sourced_messages WHERE stream = ? AND seq > ?"};
-    Statement stream_backwards_{bank_, "SELECT position, type FROM sourced_messages WHERE stream = ? ORDER BY seq DESC"};
-    Statement log_types_{bank_, "SELECT position, stream, type FROM sourced_messages WHERE position > ? ORDER BY position"};
+    Statement stream_backwards_{bank_,
+                                "SELECT position, type FROM sourced_messages WHERE stream = ? ORDER BY seq DESC"};
+    Statement log_types_{bank_,
+                         "SELECT position, stream, type FROM sourced_messages WHERE position > ? ORDER BY position"};
     Statement any_scheduled_{bank_, "SELECT 1 FROM sourced_scheduled LIMIT 1"};
-    Statement scheduled_by_id_{bank_, "SELECT c.stream, t.name, c.payload FROM sourced_scheduled c "
-                                      "JOIN sourced_types t ON t.id = c.type WHERE c.message_id = ?"};
+    Statement scheduled_by_id_{bank_,
+                               "SELECT c.stream, t.name, c.payload FROM sourced_scheduled c "
+                               "JOIN sourced_types t ON t.id = c.type WHERE c.message_id = ?"};
     Statement insert_scheduled_{
-        bank_, "INSERT INTO sourced_scheduled(due_at, stream, type, schema, message_id, causation, correlation, "
-               "occurred_at, metadata, payload) VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"};
+        bank_,
+        "INSERT INTO sourced_scheduled(due_at, stream, type, schema, message_id, causation, correlation, "
+        "occurred_at, metadata, payload) VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"};
     Statement due_scheduled_{
-        bank_, "SELECT c.id, c.due_at, c.stream, t.name, t.kind, c.schema, c.message_id, c.causation, c.correlation, "
-               "c.occurred_at, c.metadata, c.payload FROM sourced_scheduled c JOIN sourced_types t ON t.id = c.type "
-               "WHERE c.due_at <= ? ORDER BY c.due_at, c.id LIMIT ?"};
+        bank_,
+        "SELECT c.id, c.due_at, c.stream, t.name, t.kind, c.schema, c.message_id, c.causation, c.correlation, "
+        "c.occurred_at, c.metadata, c.payload FROM sourced_scheduled c JOIN sourced_types t ON t.id = c.type "
+        "WHERE c.due_at <= ? ORDER BY c.due_at, c.id LIMIT ?"};
     Statement delete_scheduled_{bank_, "DELETE FROM sourced_scheduled WHERE id = ?"};
     Statement group_by_id_{bank_, "SELECT name, status, begins, scanned, handles FROM sourced_groups WHERE id = ?"};
     Statement group_by_name_{bank_, "SELECT id FROM sourced_groups WHERE name = ? AND active = 1"};
-    Statement insert_group_{bank_, "INSERT INTO sourced_groups(name, generation, active, handles, begins, scanned, "
-                                   "status, created_at) VALUES(?, 1, 1, ?, ?, ?, 'active', ?)"};
+    Statement insert_group_{bank_,
+                            "INSERT INTO sourced_groups(name, generation, active, handles, begins, scanned, "
+                            "status, created_at) VALUES(?, 1, 1, ?, ?, ?, 'active', ?)"};
     Statement update_handles_{bank_, "UPDATE sourced_groups SET handles = ? WHERE id = ?"};
     Statement update_scanned_{bank_, "UPDATE sourced_groups SET scanned = ? WHERE id = ?"};
-    Statement stop_group_{bank_, "UPDATE sourced_groups SET status = 'stopped', reason = ?, error_type = ?, "
-                                 "error_text = ?, error_position = ? WHERE id = ?"};
-    Statement start_group_{bank_, "UPDATE sourced_groups SET status = 'active', reason = NULL, error_type = NULL, "
-                                  "error_text = NULL, error_position = NULL WHERE id = ?"};
-    Statement drop_claims_{bank_, "UPDATE sourced_offsets SET fence = fence + 1, owner = NULL, "
-                                  "state = CASE WHEN pending IS NULL THEN 0 ELSE 1 END WHERE grp = ? AND state = 2"};
-    Statement clear_retries_{
-        bank_, "UPDATE sourced_offsets SET attempts = 0, attempted = NULL, deaths = 0, retry_at = NULL, "
-               "error_type = NULL, error_text = NULL, state = CASE state WHEN 3 THEN 1 ELSE state END "
-               "WHERE grp = ? AND (attempts > 0 OR deaths > 0 OR state = 3)"};
+    Statement stop_group_{bank_,
+                          "UPDATE sourced_groups SET status = 'stopped', reason = ?, error_type = ?, "
+                          "error_text = ?, error_position = ? WHERE id = ?"};
+    Statement start_group_{bank_,
+                           "UPDATE sourced_groups SET status = 'active', reason = NULL, error_type = NULL, "
+                           "error_text = NULL, error_position = NULL WHERE id = ?"};
+    Statement drop_claims_{bank_,
+                           "UPDATE sourced_offsets SET fence = fence + 1, owner = NULL, "
+                           "state = CASE WHEN pending IS NULL THEN 0 ELSE 1 END WHERE grp = ? AND state = 2"};
+    Statement clear_retries_{bank_,
+                             "UPDATE sourced_offsets SET attempts = 0, attempted = NULL, deaths = 0, retry_at = NULL, "
+                             "error_type = NULL, error_text = NULL, state = CASE state WHEN 3 THEN 1 ELSE state END "
+                             "WHERE grp = ? AND (attempts > 0 OR deaths > 0 OR state = 3)"};
     Statement reset_offsets_{
-        bank_, "UPDATE sourced_offsets SET acked = min(acked, ?2), fence = fence + 1, owner = NULL, attempts = 0, "
-               "attempted = NULL, deaths = 0, retry_at = NULL, error_type = NULL, error_text = NULL, "
-               "pending = CASE WHEN known > min(acked, ?2) THEN min(acked, ?2) + 1 END, "
-               "state = CASE WHEN known > min(acked, ?2) THEN 1 ELSE 0 END WHERE grp = ?1"};
+        bank_,
+        "UPDATE sourced_offsets SET acked = min(acked, ?2), fence = fence + 1, owner = NULL, attempts = 0, "
+        "attempted = NULL, deaths = 0, retry_at = NULL, error_type = NULL, error_text = NULL, "
+        "pending = CASE WHEN known > min(acked, ?2) THEN min(acked, ?2) + 1 END, "
+        "state = CASE WHEN known > min(acked, ?2) THEN 1 ELSE 0 END WHERE grp = ?1"};
     Statement offset_by_key_{
-        bank_, "SELECT acked, known, highest, pending, state, owner, fence, attempts, attempted, deaths, retry_at, "
-               "error_type, error_text FROM sourced_offsets WHERE grp = ? AND stream = ?"};
+        bank_,
+        "SELECT acked, known, highest, pending, state, owner, fence, attempts, attempted, deaths, retry_at, "
+        "error_type, error_text FROM sourced_offsets WHERE grp = ? AND stream = ?"};
     Statement insert_offset_{
-        bank_, "INSERT INTO sourced_offsets(grp, stream, acked, known, highest, pending, state, owner, fence, attempts, "
-               "deaths) VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0)"};
+        bank_,
+        "INSERT INTO sourced_offsets(grp, stream, acked, known, highest, pending, state, owner, fence, attempts, "
+        "deaths) VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0)"};
     Statement update_offset_{
-        bank_, "UPDATE sourced_offsets SET acked = ?3, known = ?4, highest = ?5, pending = ?6, state = ?7, owner = ?8, "
-               "fence = ?9 WHERE grp = ?1 AND stream = ?2"};
+        bank_,
+        "UPDATE sourced_offsets SET acked = ?3, known = ?4, highest = ?5, pending = ?6, state = ?7, owner = ?8, "
+        "fence = ?9 WHERE grp = ?1 AND stream = ?2"};
     Statement update_trouble_{
-        bank_, "UPDATE sourced_offsets SET attempts = ?3, attempted = ?4, deaths = ?5, retry_at = ?6, error_type = ?7, "
-               "error_text = ?8 WHERE grp = ?1 AND stream = ?2"};
-    Statement ready_offsets_{
-        bank_, "SELECT stream FROM sourced_offsets WHERE grp = ? AND state = 1 ORDER BY pending LIMIT ?"};
+        bank_,
+        "UPDATE sourced_offsets SET attempts = ?3, attempted = ?4, deaths = ?5, retry_at = ?6, error_type = ?7, "
+        "error_text = ?8 WHERE grp = ?1 AND stream = ?2"};
+    Statement ready_offsets_{bank_,
+                             "SELECT stream FROM sourced_offsets WHERE grp = ? AND state = 1 ORDER BY pending LIMIT ?"};
     Statement next_retry_{bank_, "SELECT min(retry_at) FROM sourced_offsets WHERE grp = ? AND state = 3"};
     Statement wake_retries_{
         bank_, "UPDATE sourced_offsets SET state = 1, retry_at = NULL WHERE grp = ? AND state = 3 AND retry_at <= ?"};
-    Statement insert_worker_{
-        bank_, "INSERT INTO sourced_workers(pid, host, boot_id, started_at, beat) VALUES(?, ?, ?, ?, 0)"};
+    Statement insert_worker_{bank_,
+                             "INSERT INTO sourced_workers(pid, host, boot_id, started_at, beat) VALUES(?, ?, ?, ?, 0)"};
     Statement beat_{bank_, "UPDATE sourced_workers SET beat = beat + 1 WHERE id = ?"};
     Statement workers_{bank_, "SELECT id, beat, host, boot_id FROM sourced_workers"};
-    Statement ownerless_{bank_, "SELECT DISTINCT owner FROM sourced_offsets WHERE state = 2 "
-                                "AND owner NOT IN (SELECT id FROM sourced_workers)"};
+    Statement ownerless_{bank_,
+                         "SELECT DISTINCT owner FROM sourced_offsets WHERE state = 2 "
+                         "AND owner NOT IN (SELECT id FROM sourced_workers)"};
     Statement own_worker_{bank_, "SELECT 1 FROM sourced_workers WHERE id = ?"};
     Statement delete_worker_{bank_, "DELETE FROM sourced_workers WHERE id = ?"};
-    Statement take_back_{
-        bank_, "UPDATE sourced_offsets SET fence = fence + 1, owner = NULL, deaths = deaths + 1, "
-               "state = CASE WHEN pending IS NULL THEN 0 ELSE 1 END WHERE owner = ? AND state = 2"};
-    Statement give_back_{
-        bank_, "UPDATE sourced_offsets SET fence = fence + 1, owner = NULL, "
-               "state = CASE WHEN pending IS NULL THEN 0 ELSE 1 END WHERE owner = ? AND state = 2"};
+    Statement take_back_{bank_,
+                         "UPDATE sourced_offsets SET fence = fence + 1, owner = NULL, deaths = deaths + 1, "
+                         "state = CASE WHEN pending IS NULL THEN 0 ELSE 1 END WHERE owner = ? AND state = 2"};
+    Statement give_back_{bank_,
+                         "UPDATE sourced_offsets SET fence = fence + 1, owner = NULL, "
+                         "state = CASE WHEN pending IS NULL THEN 0 ELSE 1 END WHERE owner = ? AND state = 2"};
 
     friend class SqliteStore;
 };
 
 // ==== Reading ==================================================================
 
-#define SOURCED_PRIVATE_SELECT_MESSAGES \
+#define SOURCED_PRIVATE_SELECT_MESSAGES                                                                            \
     "SELECT m.position, m.seq, m.type, m.schema, m.id, m.causation, m.correlation, m.recorded_at, m.occurred_at, " \
     "m.metadata, m.payload, m.erased_at, m.stream FROM sourced_messages m "
 
@@ -2635,15 +2660,16 @@ private:
     Statement log_{bank_, SOURCED_PRIVATE_SELECT_MESSAGES "WHERE m.position BETWEEN ?1 AND ?2 ORDER BY m.position"};
     Statement log_backwards_{
         bank_, SOURCED_PRIVATE_SELECT_MESSAGES "WHERE m.position BETWEEN ?1 AND ?2 ORDER BY m.position DESC"};
-    Statement stream_log_{bank_, SOURCED_PRIVATE_SELECT_MESSAGES
-                          "WHERE m.stream = ?3 AND m.position BETWEEN ?1 AND ?2 ORDER BY m.seq"};
+    Statement stream_log_{
+        bank_, SOURCED_PRIVATE_SELECT_MESSAGES "WHERE m.stream = ?3 AND m.position BETWEEN ?1 AND ?2 ORDER BY m.seq"};
     Statement stream_log_backwards_{bank_, SOURCED_PRIVATE_SELECT_MESSAGES
                                     "WHERE m.stream = ?3 AND m.position BETWEEN ?1 AND ?2 ORDER BY m.seq DESC"};
     Statement by_id_{bank_, SOURCED_PRIVATE_SELECT_MESSAGES "WHERE m.id = ?"};
-    Statement by_correlation_{bank_, SOURCED_PRIVATE_SELECT_MESSAGES
-                              "WHERE m.correlation = ?1 OR m.id = ?1 ORDER BY m.position"};
-    Statement recent_{bank_, "SELECT name, seq, updated_at FROM sourced_streams WHERE seq > 0 "
-                             "ORDER BY updated_at DESC, id DESC LIMIT ?"};
+    Statement by_correlation_{
+        bank_, SOURCED_PRIVATE_SELECT_MESSAGES "WHERE m.correlation = ?1 OR m.id = ?1 ORDER BY m.position"};
+    Statement recent_{bank_,
+                      "SELECT name, seq, updated_at FROM sourced_streams WHERE seq > 0 "
+                      "ORDER BY updated_at DESC, id DESC LIMIT ?"};
     Statement stream_by_name_{bank_, "SELECT id, seq FROM sourced_streams WHERE name = ?"};
     Statement stream_by_id_{bank_, "SELECT name FROM sourced_streams WHERE id = ?"};
     Statement type_by_id_{bank_, "SELECT name, kind FROM sourced_types WHERE id = ?"};
@@ -2653,42 +2679,54 @@ private:
     Statement recorded_at_{bank_, "SELECT recorded_at FROM sourced_messages WHERE position = ?"};
     Statement next_due_{bank_, "SELECT min(due_at) FROM sourced_scheduled"};
     Statement scheduled_{
-        bank_, "SELECT c.due_at, c.stream, t.name, t.kind, c.schema, c.message_id, c.causation, c.correlation, "
-               "c.occurred_at, c.metadata, c.payload FROM sourced_scheduled c JOIN sourced_types t ON t.id = c.type "
-               "ORDER BY c.due_at, c.id LIMIT ?"};
-    Statement counts_{bank_, "SELECT (SELECT count(*) FROM sourced_streams WHERE seq > 0), "
-                             "(SELECT count(*) FROM sourced_scheduled)"};
-    Statement groups_{bank_, "SELECT id, name, status, reason, error_type, error_text, error_position, begins, scanned, handles "
-                             "FROM sourced_groups WHERE active = 1 ORDER BY id"};
+        bank_,
+        "SELECT c.due_at, c.stream, t.name, t.kind, c.schema, c.message_id, c.causation, c.correlation, "
+        "c.occurred_at, c.metadata, c.payload FROM sourced_scheduled c JOIN sourced_types t ON t.id = c.type "
+        "ORDER BY c.due_at, c.id LIMIT ?"};
+    Statement counts_{bank_,
+                      "SELECT (SELECT count(*) FROM sourced_streams WHERE seq > 0), "
+                      "(SELECT count(*) FROM sourced_scheduled)"};
+    Statement groups_{
+        bank_,
+        "SELECT id, name, status, reason, error_type, error_text, error_position, begins, scanned, handles "
+        "FROM sourced_groups WHERE active = 1 ORDER BY id"};
     Statement handles_{bank_, "SELECT handles FROM sourced_groups WHERE id = ?"};
     Statement offsets_of_{
-        bank_, "SELECT count(*) FILTER (WHERE highest > 0 AND acked > 0), coalesce(min(acked) FILTER (WHERE highest > 0 AND acked > 0), 0), "
-               "coalesce(max(acked) FILTER (WHERE highest > 0), 0), count(*) FILTER (WHERE state = 3), min(retry_at) "
-               "FROM sourced_offsets WHERE grp = ?"};
+        bank_,
+        "SELECT count(*) FILTER (WHERE highest > 0 AND acked > 0), coalesce(min(acked) FILTER (WHERE highest > 0 AND "
+        "acked > 0), 0), "
+        "coalesce(max(acked) FILTER (WHERE highest > 0), 0), count(*) FILTER (WHERE state = 3), min(retry_at) "
+        "FROM sourced_offsets WHERE grp = ?"};
     Statement group_progress_{bank_, "SELECT status, scanned, handles FROM sourced_groups WHERE id = ?"};
     // Left to itself, SQLite takes the primary key and looks at every stream of the group.
-    Statement any_ready_{bank_, "SELECT 1 FROM sourced_offsets INDEXED BY sourced_offsets_ready "
-                                "WHERE grp = ? AND state = 1 LIMIT 1"};
-    Statement any_waiting_{bank_, "SELECT 1 FROM sourced_offsets INDEXED BY sourced_offsets_waiting "
-                                  "WHERE grp = ? AND state = 3 LIMIT 1"};
-    Statement any_claimed_{bank_, "SELECT 1 FROM sourced_offsets INDEXED BY sourced_offsets_claimed "
-                                  "WHERE owner > 0 AND state = 2 AND grp = ? LIMIT 1"};
-    Statement unsearched_{bank_, "SELECT m.position, m.type FROM sourced_messages m LEFT JOIN sourced_offsets o "
-                                 "ON o.grp = ?1 AND o.stream = m.stream "
-                                 "WHERE m.position > ?2 AND m.position > coalesce(o.acked, 0)"};
-    Statement retry_error_{bank_, "SELECT error_text FROM sourced_offsets WHERE grp = ? AND state = 3 "
-                                  "ORDER BY retry_at DESC LIMIT 1"};
+    Statement any_ready_{bank_,
+                         "SELECT 1 FROM sourced_offsets INDEXED BY sourced_offsets_ready "
+                         "WHERE grp = ? AND state = 1 LIMIT 1"};
+    Statement any_waiting_{bank_,
+                           "SELECT 1 FROM sourced_offsets INDEXED BY sourced_offsets_waiting "
+                           "WHERE grp = ? AND state = 3 LIMIT 1"};
+    Statement any_claimed_{bank_,
+                           "SELECT 1 FROM sourced_offsets INDEXED BY sourced_offsets_claimed "
+                           "WHERE owner > 0 AND state = 2 AND grp = ? LIMIT 1"};
+    Statement unsearched_{bank_,
+                          "SELECT m.position, m.type FROM sourced_messages m LEFT JOIN sourced_offsets o "
+                          "ON o.grp = ?1 AND o.stream = m.stream "
+                          "WHERE m.position > ?2 AND m.position > coalesce(o.acked, 0)"};
+    Statement retry_error_{bank_,
+                           "SELECT error_text FROM sourced_offsets WHERE grp = ? AND state = 3 "
+                           "ORDER BY retry_at DESC LIMIT 1"};
     // What discovery has found and not handled, and what it has not looked at.
     Statement lag_{
-        bank_, "WITH handled AS MATERIALIZED (SELECT CAST(key AS INTEGER) AS type, value AS since FROM json_each(?3)), "
-               "open AS (SELECT m.recorded_at FROM sourced_offsets o JOIN sourced_messages m ON m.stream = o.stream "
-               "JOIN handled ON handled.type = m.type AND m.position >= handled.since "
-               "WHERE o.grp = ?1 AND o.pending IS NOT NULL AND m.position > o.acked AND m.position <= ?2 "
-               "UNION ALL SELECT m.recorded_at FROM sourced_messages m "
-               "JOIN handled ON handled.type = m.type AND m.position >= handled.since "
-               "LEFT JOIN sourced_offsets o ON o.grp = ?1 AND o.stream = m.stream "
-               "WHERE m.position > ?2 AND m.position > coalesce(o.acked, 0)) "
-               "SELECT count(*), min(recorded_at) FROM open"};
+        bank_,
+        "WITH handled AS MATERIALIZED (SELECT CAST(key AS INTEGER) AS type, value AS since FROM json_each(?3)), "
+        "open AS (SELECT m.recorded_at FROM sourced_offsets o JOIN sourced_messages m ON m.stream = o.stream "
+        "JOIN handled ON handled.type = m.type AND m.position >= handled.since "
+        "WHERE o.grp = ?1 AND o.pending IS NOT NULL AND m.position > o.acked AND m.position <= ?2 "
+        "UNION ALL SELECT m.recorded_at FROM sourced_messages m "
+        "JOIN handled ON handled.type = m.type AND m.position >= handled.since "
+        "LEFT JOIN sourced_offsets o ON o.grp = ?1 AND o.stream = m.stream "
+        "WHERE m.position > ?2 AND m.position > coalesce(o.acked, 0)) "
+        "SELECT count(*), min(recorded_at) FROM open"};
 };
 
 #undef SOURCED_PRIVATE_SELECT_MESSAGES
@@ -2909,7 +2947,8 @@ public:
     }
     bool settled(std::int64_t group) override {
         bool settled = false;
-        reading("look for open work", [&](Reading& reading) { reading.at_once([&] { settled = reading.settled(group); }); });
+        reading("look for open work",
+                [&](Reading& reading) { reading.at_once([&] { settled = reading.settled(group); }); });
         return settled;
     }
     Stats stats() override {
@@ -2953,7 +2992,8 @@ public:
             const bool busy = now - looked < std::chrono::milliseconds(2);
             looked = now;
             const bool quiet = watch.tells() && pause >= last_pause;
-            const bool told = watch.wait(quiet ? deadline - now : std::min<Duration>(pause, std::chrono::ceil<Duration>(deadline - now)));
+            const bool told = watch.wait(
+                quiet ? deadline - now : std::min<Duration>(pause, std::chrono::ceil<Duration>(deadline - now)));
             hurried = busy ? hurried + 1 : 0;
             if (told && busy) std::this_thread::sleep_for(std::chrono::microseconds(hurried < 8 ? 100 : 1000));
             if (watch.tells()) pause = told ? Duration(first_pause) : pause * 3;
@@ -2975,7 +3015,8 @@ private:
             : connection(path, SQLITE_OPEN_READONLY, vfs), reading(connection) {
             const auto milliseconds = std::chrono::duration_cast<std::chrono::milliseconds>(busy_timeout);
             sqlite3_busy_timeout(connection.handle(), static_cast<int>(milliseconds.count()));
-            // No mmap: the file would be mapped anew whenever it has grown, a fifth of the cost of a claim at a million messages.
+            // No mmap: the file would be mapped anew whenever it has grown, a fifth of the cost of a claim at a million
+            // messages.
         }
         Connection connection;
         Reading reading;
@@ -3081,9 +3122,9 @@ private:
         try {
             return std::make_unique<ReadConnection>(options_.path, options_.vfs, options_.busy_timeout);
         } catch (const SQLite::Exception& error) {
-            throw SqliteError("open " + where() + " for reading: " + explain(error.getErrorCode()) + " (" +
-                                  error.what() + ")",
-                              error.getErrorCode());
+            throw SqliteError(
+                "open " + where() + " for reading: " + explain(error.getErrorCode()) + " (" + error.what() + ")",
+                error.getErrorCode());
         }
     }
 
@@ -3105,7 +3146,8 @@ private:
                 int moved = 0;
                 const int code = sqlite3_wal_checkpoint_v2(checkpointer_->handle(), "main", SQLITE_CHECKPOINT_PASSIVE,
                                                            &in_log, &moved);
-                if (code != SQLITE_OK && code != SQLITE_BUSY) fail(checkpointer_->handle(), code, "wal_checkpoint(PASSIVE)");
+                if (code != SQLITE_OK && code != SQLITE_BUSY)
+                    fail(checkpointer_->handle(), code, "wal_checkpoint(PASSIVE)");
                 whole = code == SQLITE_OK && in_log == moved;
                 if (!whole) std::this_thread::sleep_for(std::chrono::microseconds(200));
             } while (!whole && std::chrono::steady_clock::now() - started < longest_hold);
@@ -3143,7 +3185,8 @@ private:
     class Watch {
     public:
         explicit Watch(const SqliteStore& store)
-            : interrupt_(store.interrupt_), inotify_(store.in_memory() ? -1 : ::inotify_init1(IN_NONBLOCK | IN_CLOEXEC)) {
+            : interrupt_(store.interrupt_),
+              inotify_(store.in_memory() ? -1 : ::inotify_init1(IN_NONBLOCK | IN_CLOEXEC)) {
             if (inotify_ < 0) return;
             if (::inotify_add_watch(inotify_, (store.options_.path + "-wal").c_str(), IN_MODIFY) >= 0) return;
             ::close(inotify_);
@@ -3392,9 +3435,8 @@ private:
                                        ", it began behind ", group.begins, " and the log ends at ", head_));
             }
             for (const auto& entry : handles_of(row.text(4))) {
-                const auto found = std::find_if(type_rows_.begin(), type_rows_.end(), [&](const auto& type) {
-                    return type.second.name == entry.first;
-                });
+                const auto found = std::find_if(type_rows_.begin(), type_rows_.end(),
+                                                [&](const auto& type) { return type.second.name == entry.first; });
                 if (found == type_rows_.end()) {
                     violated("I4", text_of("group '", group.name, "' handles '", entry.first, "', which is no type"));
                     continue;
@@ -3447,8 +3489,9 @@ private:
         };
         const auto type = type_rows_.find(row.integer(3));
         if (type == type_rows_.end()) {
-            violated("I11", text_of("position ", row.integer(0), " has type number ", row.integer(3),
-                                    ", which has no name"), {}, row.integer(0));
+            violated("I11",
+                     text_of("position ", row.integer(0), " has type number ", row.integer(3), ", which has no name"),
+                     {}, row.integer(0));
         }
         StoredMessage message{};
         message.position = row.integer(0);
@@ -3491,14 +3534,16 @@ private:
 
     void check_row(const StoredMessage& message, std::int64_t checksum) {
         if (message.checksum() != checksum) {
-            violated("I11", text_of("'", message.stream, "' seq ", message.seq, " (position ", message.position,
-                                    "): the row does not have the checksum it was written with"),
+            violated("I11",
+                     text_of("'", message.stream, "' seq ", message.seq, " (position ", message.position,
+                             "): the row does not have the checksum it was written with"),
                      message.stream, message.position);
         }
         if (message.erased_at.has_value() == message.payload.has_value()) {
-            violated("I11", text_of("'", message.stream, "' seq ", message.seq, " (position ", message.position,
-                                    message.payload ? "): marked as erased, and its payload is there"
-                                                    : "): its payload is missing, and it is not marked as erased"),
+            violated("I11",
+                     text_of("'", message.stream, "' seq ", message.seq, " (position ", message.position,
+                             message.payload ? "): marked as erased, and its payload is there"
+                                             : "): its payload is missing, and it is not marked as erased"),
                      message.stream, message.position);
         }
     }
@@ -3513,9 +3558,10 @@ private:
                          message.stream, message.position);
             }
             if (!(cause->correlation == correlation)) {
-                violated("I3", text_of(at(message), ": its correlation is not that of its cause at position ",
-                                       cause->position),
-                         message.stream, message.position);
+                violated(
+                    "I3",
+                    text_of(at(message), ": its correlation is not that of its cause at position ", cause->position),
+                    message.stream, message.position);
             }
             if (cause->stream == stream) check_effect(message, stream, type, *cause);
         } else if (message.causation && !outside(message)) {
@@ -3563,13 +3609,15 @@ private:
         Effect& last = effects_[static_cast<std::size_t>(stream) % slots_];
         if (last.stream != stream) last = effect_before(stream, message.seq, cause.position);
         if (cause.position < last.cause) {
-            violated("I7", text_of(at(message), ": it came of the command at position ", cause.position,
-                                   ", the event before it of a later one at ", last.cause),
+            violated("I7",
+                     text_of(at(message), ": it came of the command at position ", cause.position,
+                             ", the event before it of a later one at ", last.cause),
                      message.stream, message.position);
         } else if (cause.position == last.cause &&
                    (message.seq != last.seq + 1 || message.recorded_at != last.recorded_at)) {
-            violated("I5", text_of(at(message), ": the command at position ", cause.position,
-                                   " had its outcome before, up to seq ", last.seq),
+            violated("I5",
+                     text_of(at(message), ": the command at position ", cause.position,
+                             " had its outcome before, up to seq ", last.seq),
                      message.stream, message.position);
         }
         last = {stream, message.seq, message.recorded_at, cause.position};
@@ -3598,8 +3646,9 @@ private:
             const auto& offset = offset_of({group.id, stream});
             const bool waits = offset.pending != 0 && offset.pending <= position && position <= offset.known;
             if (offset.exists && (position <= offset.acked || waits)) continue;
-            violated("I4", text_of(at(message), " of type '", found->second.name, "' was passed over by group '",
-                                   group.name, "', which has searched the log up to ", group.scanned),
+            violated("I4",
+                     text_of(at(message), " of type '", found->second.name, "' was passed over by group '", group.name,
+                             "', which has searched the log up to ", group.scanned),
                      message.stream, position);
         }
     }
@@ -3648,8 +3697,9 @@ private:
             }
             while (more && message.integer(0) == id) {
                 if (message.integer(1) != seq + 1 || message.integer(2) <= position) {
-                    violated("I1", text_of("'", stream.text(1), "' goes from seq ", seq, " at position ", position,
-                                           " to seq ", message.integer(1), " at position ", message.integer(2)),
+                    violated("I1",
+                             text_of("'", stream.text(1), "' goes from seq ", seq, " at position ", position,
+                                     " to seq ", message.integer(1), " at position ", message.integer(2)),
                              stream.text(1), message.integer(2));
                 }
                 seq = message.integer(1);
@@ -3704,29 +3754,39 @@ private:
                 violated("I4", text_of(where, ": stream number ", row.integer(1), " has no name"));
             }
             if (std::max({acked, known, highest}) > head_) {
-                violated("I4", text_of(where, ": its offset ", std::max({acked, known, highest}),
-                                       " lies beyond the last position ", head_), stream);
+                violated("I4",
+                         text_of(where, ": its offset ", std::max({acked, known, highest}),
+                                 " lies beyond the last position ", head_),
+                         stream);
             }
             if (known < acked || (highest > 0 && highest < acked)) {
-                violated("I4", text_of(where, ": handled up to ", acked, ", but known up to ", known,
-                                       ", and at most up to ", highest), stream);
+                violated("I4",
+                         text_of(where, ": handled up to ", acked, ", but known up to ", known, ", and at most up to ",
+                                 highest),
+                         stream);
             }
             const bool open = !row.null(5);
             if (open != (known > acked) || (open && (row.integer(5) <= acked || row.integer(5) > known))) {
-                violated("I4", text_of(where, ": handled up to ", acked, " and known up to ", known, ", but ",
-                                       open ? text_of("pending from ", row.integer(5)) : text_of("nothing pending")),
+                violated("I4",
+                         text_of(where, ": handled up to ", acked, " and known up to ", known, ", but ",
+                                 open ? text_of("pending from ", row.integer(5)) : text_of("nothing pending")),
                          stream);
             }
             if (state < idle || state > parked || (state == idle && open) ||
                 ((state == ready || state == waiting) && !open)) {
-                violated("I4", text_of(where, ": its state ", state, " does not go with ",
-                                       open ? "pending messages" : "no pending messages"), stream);
+                violated("I4",
+                         text_of(where, ": its state ", state, " does not go with ",
+                                 open ? "pending messages" : "no pending messages"),
+                         stream);
             }
             const bool owned = !row.null(7);
             if (owned != (state == claimed) || (owned && row.integer(12) == 0) || (owned && row.integer(8) < 1)) {
-                violated("I8", text_of(where, state == claimed ? ": claimed" : ": not claimed", ", owner ",
-                                       owned ? text_of(row.integer(7), row.integer(12) == 0 ? " that is unknown" : "")
-                                             : std::string("none"), ", fence ", row.integer(8)), stream);
+                violated("I8",
+                         text_of(where, state == claimed ? ": claimed" : ": not claimed", ", owner ",
+                                 owned ? text_of(row.integer(7), row.integer(12) == 0 ? " that is unknown" : "")
+                                       : std::string("none"),
+                                 ", fence ", row.integer(8)),
+                         stream);
             }
             if (state == claimed && row.text(10) != "active") {
                 violated("I12", text_of(where, ": claimed, though the group is stopped"), stream);
@@ -3738,12 +3798,16 @@ private:
         auto row = scheduled_();
         while (row.next()) {
             if (!row.null(2)) {
-                violated("I9", text_of("message ", id_of(row, 1).to_string(), " for '", row.text(0),
-                                       "' waits in the schedule and is in the log"), row.text(0), row.integer(2));
+                violated("I9",
+                         text_of("message ", id_of(row, 1).to_string(), " for '", row.text(0),
+                                 "' waits in the schedule and is in the log"),
+                         row.text(0), row.integer(2));
             }
             if (row.null(3)) {
-                violated("I9", text_of("scheduled message ", id_of(row, 1).to_string(), " for '", row.text(0),
-                                       "' has a type without a name"), row.text(0));
+                violated("I9",
+                         text_of("scheduled message ", id_of(row, 1).to_string(), " for '", row.text(0),
+                                 "' has a type without a name"),
+                         row.text(0));
             }
         }
     }
@@ -3779,29 +3843,35 @@ private:
     Statement newest_{bank_, "SELECT position FROM sourced_messages ORDER BY position DESC LIMIT 1"};
     Statement types_{bank_, "SELECT id, name, kind FROM sourced_types"};
     Statement groups_{bank_, "SELECT id, name, begins, scanned, handles FROM sourced_groups WHERE active = 1"};
-    Statement log_{bank_, "SELECT position, stream, seq, type, schema, id, causation, correlation, recorded_at, "
-                          "occurred_at, metadata, payload, erased_at, checksum FROM sourced_messages NOT INDEXED "
-                          "ORDER BY position"};
+    Statement log_{bank_,
+                   "SELECT position, stream, seq, type, schema, id, causation, correlation, recorded_at, "
+                   "occurred_at, metadata, payload, erased_at, checksum FROM sourced_messages NOT INDEXED "
+                   "ORDER BY position"};
     Statement stream_by_id_{bank_, "SELECT name FROM sourced_streams WHERE id = ?"};
     Statement message_by_id_{bank_, "SELECT position, stream, type, correlation FROM sourced_messages WHERE id = ?"};
     Statement scheduled_by_id_{bank_, "SELECT 1 FROM sourced_scheduled WHERE message_id = ?"};
     Statement outside_cause_{bank_, "SELECT json_type(?, '$.outside_cause') IS NOT NULL"};
-    Statement caused_before_{bank_, "SELECT position, seq, recorded_at, type, causation FROM sourced_messages "
-                                    "WHERE stream = ? AND seq < ? ORDER BY seq DESC"};
+    Statement caused_before_{bank_,
+                             "SELECT position, seq, recorded_at, type, causation FROM sourced_messages "
+                             "WHERE stream = ? AND seq < ? ORDER BY seq DESC"};
     Statement offset_by_key_{bank_, "SELECT acked, known, pending FROM sourced_offsets WHERE grp = ? AND stream = ?"};
     // SQLite names the indexes of UNIQUE in the order of the table's text: id, then (stream, seq).
-    Statement by_stream_{bank_, "SELECT stream, seq, position FROM sourced_messages "
-                                "INDEXED BY sqlite_autoindex_sourced_messages_2 ORDER BY stream, seq"};
-    Statement by_id_{bank_, "SELECT id, position FROM sourced_messages "
-                            "INDEXED BY sqlite_autoindex_sourced_messages_1 ORDER BY id"};
+    Statement by_stream_{bank_,
+                         "SELECT stream, seq, position FROM sourced_messages "
+                         "INDEXED BY sqlite_autoindex_sourced_messages_2 ORDER BY stream, seq"};
+    Statement by_id_{bank_,
+                     "SELECT id, position FROM sourced_messages "
+                     "INDEXED BY sqlite_autoindex_sourced_messages_1 ORDER BY id"};
     Statement streams_{bank_, "SELECT id, name, seq FROM sourced_streams ORDER BY id"};
     Statement all_offsets_{
-        bank_, "SELECT o.grp, o.stream, o.acked, o.known, o.highest, o.pending, o.state, o.owner, o.fence, g.name, "
-               "g.status, s.name, w.id IS NOT NULL FROM sourced_offsets o LEFT JOIN sourced_groups g ON g.id = o.grp "
-               "LEFT JOIN sourced_streams s ON s.id = o.stream LEFT JOIN sourced_workers w ON w.id = o.owner"};
+        bank_,
+        "SELECT o.grp, o.stream, o.acked, o.known, o.highest, o.pending, o.state, o.owner, o.fence, g.name, "
+        "g.status, s.name, w.id IS NOT NULL FROM sourced_offsets o LEFT JOIN sourced_groups g ON g.id = o.grp "
+        "LEFT JOIN sourced_streams s ON s.id = o.stream LEFT JOIN sourced_workers w ON w.id = o.owner"};
     Statement scheduled_{
-        bank_, "SELECT c.stream, c.message_id, m.position, t.id FROM sourced_scheduled c "
-               "LEFT JOIN sourced_messages m ON m.id = c.message_id LEFT JOIN sourced_types t ON t.id = c.type"};
+        bank_,
+        "SELECT c.stream, c.message_id, m.position, t.id FROM sourced_scheduled c "
+        "LEFT JOIN sourced_messages m ON m.id = c.message_id LEFT JOIN sourced_types t ON t.id = c.type"};
 };
 
 /// Fixed in 3.51.3, 3.50.7 and 3.44.6: https://sqlite.org/wal.html#walresetbug
@@ -3826,7 +3896,8 @@ void check_file_system(const std::string& path) {
     }
     for (const long remote : {0x6969L, 0xFE534D42L, 0xFF534D42L, 0x517BL, 0x01021997L}) {
         if (static_cast<long>(info.f_type) == remote) {
-            throw StoreError("the directory '" + directory_of(path) + "' is on a network file system, where WAL mode "
+            throw StoreError("the directory '" + directory_of(path) +
+                             "' is on a network file system, where WAL mode "
                              "is not safe: use a local disk");
         }
     }
@@ -3919,7 +3990,8 @@ std::unique_ptr<SQLite::Database> open_connection(const std::string& path) {
         connection->exec("PRAGMA wal_autocheckpoint=0");
         return connection;
     } catch (const SQLite::Exception& error) {
-        throw StoreError("open a connection to '" + path + "': " + explain(error.getErrorCode()) + " (" + error.what() + ")");
+        throw StoreError("open a connection to '" + path + "': " + explain(error.getErrorCode()) + " (" + error.what() +
+                         ")");
     }
 }
 
@@ -3954,7 +4026,8 @@ std::unique_ptr<Store> open_store(const StoreOptions& given) {
 
 std::vector<Violation> verify(const std::string& path, const VerifyOptions& options) {
     if (options.warn && can_damage_by_checkpoint(sqlite3_libversion_number())) {
-        options.warn(std::string("SQLite ") + sqlite3_libversion() + " can damage a file in WAL mode when a connection that " +
+        options.warn(std::string("SQLite ") + sqlite3_libversion() +
+                     " can damage a file in WAL mode when a connection that " +
                      "is not the engine's checkpoints it while others write: switch wal_autocheckpoint off there");
     }
     try {

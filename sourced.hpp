@@ -1689,12 +1689,14 @@ struct LogRecord {
 struct Options {
     std::string path{};                         ///< the file; empty: in memory
     Durability durability = Durability::full;
+    std::size_t workers = 2;                    ///< threads that start() and run() take when not told otherwise
     std::size_t batch_size = 50;                ///< messages of one stream handled together
     std::size_t claim_count = 64;               ///< streams a worker takes at a time
     Retries retries{};
     Duration claim_time = std::chrono::seconds(10);  ///< silence after which a process counts as dead
     int deaths = 10;                            ///< times a message may take its process down before the group stops
     std::size_t cached_states = 10'000;         ///< states kept in memory
+    Limits limits{};                            ///< of the payloads that are dispatched
     Duration busy_timeout = std::chrono::seconds(5);
     std::size_t checkpoint_bytes = 16u << 20;
     std::function<Time()> clock{};              ///< default: the system's
@@ -1790,10 +1792,12 @@ public:
     /// Handles everything there is on the calling thread, scheduled messages and retries that
     /// are due included, and returns how many messages were handled. Not while workers run.
     SOURCED_API std::size_t run_until_idle();
-    /// Starts worker threads; returns at once.
-    SOURCED_API void start(std::size_t workers = 2);
+    /// Starts worker threads, Options::workers or as many as given; returns at once. None for 0.
+    SOURCED_API void start();
+    SOURCED_API void start(std::size_t workers);
     /// Starts workers and returns after SIGINT or SIGTERM, when they have stopped.
-    SOURCED_API void run(std::size_t workers = 2);
+    SOURCED_API void run();
+    SOURCED_API void run(std::size_t workers);
     /// Ends the batches under way, gives claims back, joins the threads. Idempotent.
     SOURCED_API void stop();
     /// Waits until all groups that are not stopped have handled everything that was in the log when this was called;
@@ -6993,6 +6997,7 @@ public:
         store.clock = options_.clock;
         store.busy_timeout = options_.busy_timeout;
         store.checkpoint_bytes = options_.checkpoint_bytes;
+        store.max_payload = options_.limits.bytes;
         // What the store says while it is being opened is advice, later it is trouble.
         store.warn = [this](std::string_view text) { log(store_ ? Level::warning : Level::info, std::string(text)); };
         store_ = open_store(store);
@@ -7009,6 +7014,7 @@ public:
     Engine(const Engine&) = delete;
     Engine& operator=(const Engine&) = delete;
 
+    [[nodiscard]] const Options& options() const noexcept { return options_; }
     [[nodiscard]] bool forked() const noexcept { return ::getpid() != pid_; }
 
     // ---- groups
@@ -7472,7 +7478,7 @@ private:
 
     /// What was not made from a C++ value may not be what its type says. A type nobody registered is kept as it is.
     void check(const Message& message) const {
-        if (registry_.find(message.type)) registry_.check(message);
+        if (registry_.find(message.type)) registry_.check(message, options_.limits);
     }
 
     static void place(Message& message, const Appended& appended, std::int64_t index) {
@@ -8623,7 +8629,9 @@ Messages App::history(std::string_view stream, const StreamRange& range) {
 }
 
 std::size_t App::run_until_idle() { return engine_->run_until_idle(); }
+void App::start() { engine_->start(engine_->options().workers); }
 void App::start(std::size_t workers) { engine_->start(workers); }
+void App::run() { engine_->run(engine_->options().workers); }
 void App::run(std::size_t workers) { engine_->run(workers); }
 void App::stop() { engine_->stop(); }
 bool App::wait_until_idle(Duration timeout) { return engine_->wait_until_idle(timeout); }

@@ -1211,3 +1211,29 @@ TEST_CASE("App: the same seed and the same calls give the same ids") {
     CHECK(first.size() == 2);
     CHECK(first == ids());
 }
+
+TEST_CASE("App: a payload beyond the limits is refused and nothing is stored") {
+    sourced::Options options;
+    options.limits.bytes = 40;
+    App app(options);
+    app.add<List>();
+    CHECK_THROWS_AS((void)app.dispatch("list-1", Add{std::string(100, 'x')}), sourced::Invalid);
+    CHECK(app.history("list-1").empty());
+    CHECK(app.store().head() == 0);
+    (void)app.dispatch("list-1", Add{"short"});
+    CHECK(app.store().head() == 1);
+}
+
+TEST_CASE("App: start takes the workers of the options") {
+    sourced::Options options;
+    options.workers = 3;
+    std::vector<std::string> lines;
+    options.log = [&](const sourced::LogRecord& record) {
+        for (const auto& [name, value] : record.fields) lines.push_back(name + "=" + value);
+    };
+    App app(options);
+    app.add<List>();
+    app.start();
+    app.stop();
+    CHECK(std::count(lines.begin(), lines.end(), "workers=3") == 1);
+}

@@ -1800,8 +1800,8 @@ public:
     SOURCED_API void run(std::size_t workers);
     /// Ends the batches under way, gives claims back, joins the threads. Idempotent.
     SOURCED_API void stop();
-    /// Waits until all groups that are not stopped have handled everything that was in the log when this was called;
-    /// false when `timeout` passed first.
+    /// Waits until no group that is not stopped has anything left to handle; false when `timeout` passed first,
+    /// which it may while others keep on sending.
     SOURCED_API bool wait_until_idle(Duration timeout);
 
     // ---- groups

@@ -309,6 +309,23 @@ Id id_of(const Cursor& row, int column) {
     return Id(bytes);
 }
 
+/// The first position recorded at or after `time`, the one behind `head` when there is none. Times never go back
+/// as positions grow, so halving finds it.
+std::int64_t first_at(Statement& recorded_at, std::int64_t head, Time time) {
+    std::int64_t low = 1;
+    std::int64_t high = head + 1;
+    while (low < high) {
+        const std::int64_t middle = low + (high - low) / 2;
+        auto row = recorded_at(middle);
+        if (row.next() && row.integer(0) < micros(time)) {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    return low;
+}
+
 /// A connection with the settings every one of ours has, and the statements of user SQL.
 class Connection {
 public:
@@ -2072,17 +2089,9 @@ private:
         switch (start.from) {
         case Start::From::now: return head();
         case Start::From::position: return std::max<std::int64_t>(start.position - 1, 0);
-        case Start::From::time: {
-            std::int64_t low = 1;
-            std::int64_t high = head() + 1;
-            while (low < high) {
-                const std::int64_t middle = low + (high - low) / 2;
-                auto row = recorded_at_(middle);
-                if (row.next() && row.integer(0) < micros(start.time)) low = middle + 1;
-                else high = middle;
-            }
-            return low - 1;
-        }
+        case Start::From::time:
+            write_rows();
+            return first_at(recorded_at_, head(), start.time) - 1;
         default: return 0;
         }
     }
@@ -2451,18 +2460,7 @@ public:
         auto row = head_();
         return row.next() ? row.integer(0) : 0;
     }
-    /// Times never go back as positions grow, so halving finds the first one.
-    [[nodiscard]] std::int64_t position_at(Time time) {
-        std::int64_t low = 1;
-        std::int64_t high = head() + 1;
-        while (low < high) {
-            const std::int64_t middle = low + (high - low) / 2;
-            auto row = recorded_at_(middle);
-            if (row.next() && row.integer(0) < micros(time)) low = middle + 1;
-            else high = middle;
-        }
-        return low;
-    }
+    [[nodiscard]] std::int64_t position_at(Time time) { return first_at(recorded_at_, head(), time); }
 
     [[nodiscard]] std::optional<Time> next_due() {
         auto row = next_due_();

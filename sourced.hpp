@@ -1677,15 +1677,20 @@ struct VerifyOptions {
 
 namespace sourced {
 
+/// How much a line of the log matters. `debug`: what is dropped or redone in silence. `info`: workers start and stop,
+/// advice. `warning`: trouble that is tried again. `error`: a group stopped, a worker could not go on.
 enum class Level { debug, info, warning, error };
 
-/// One line for the log sink; `fields` are pairs of name and value.
+/// One line for the log sink; `fields` are pairs of name and value, the group, the stream and the error among them.
 struct LogRecord {
     Level level = Level::info;
     std::string text;
     std::vector<std::pair<std::string, std::string>> fields;
 };
 
+/// What an App is told when it is made. Everything has a default that suits a desktop application.
+///
+///     sourced::App app({.path = "shop.db", .batch_size = 100, .log = print});
 struct Options {
     std::string path{};                         ///< the file; empty: in memory
     Durability durability = Durability::full;
@@ -1697,10 +1702,12 @@ struct Options {
     int deaths = 10;                            ///< times a message may take its process down before the group stops
     std::size_t cached_states = 10'000;         ///< states kept in memory
     Limits limits{};                            ///< of the payloads that are dispatched
-    Duration busy_timeout = std::chrono::seconds(5);
-    std::size_t checkpoint_bytes = 16u << 20;
-    std::function<Time()> clock{};              ///< default: the system's
+    Duration busy_timeout = std::chrono::seconds(5);  ///< how long to wait for another process's write
+    std::size_t checkpoint_bytes = 16u << 20;         ///< size of the WAL at which it is brought into the file
+    std::function<Time()> clock{};              ///< default: the system's; called from many threads
     std::uint64_t seed = 0;                     ///< of ids and of jitter; 0: from the system
+    /// Where the engine says what it does; nothing is printed without. Called from many threads at once, must
+    /// not call the App; what it throws is dropped.
     std::function<void(const LogRecord&)> log{};
 };
 
@@ -1763,7 +1770,9 @@ public:
     // ---- sending
 
     /// Appends a command (or an event) to a stream and gives it as stored: it is
-    /// durable when this returns. Workers handle it later.
+    /// durable when this returns. Workers handle it later. A message whose id is in the log already
+    /// is not stored again. Throws Invalid for a blank stream, for a payload that its registered type
+    /// does not allow, and for an id that stands for another message; StoreError when the file cannot be written.
     Message dispatch(std::string_view stream, Message message) { return do_dispatch(stream, std::move(message)); }
     /// Several messages in one transaction, each to the stream it names (Message::to).
     SOURCED_API Messages dispatch(Messages messages);

@@ -23,6 +23,8 @@
 #include <string>
 #include <vector>
 
+#include "support.hpp"
+
 namespace fs = std::filesystem;
 using sourced::testing::given;
 
@@ -30,26 +32,13 @@ namespace {
 
 const std::string header = "InvoiceNo,StockCode,Description,Quantity,InvoiceDate,UnitPrice,CustomerID,Country\n";
 
-// A folder of its own for each test.
-class Folder {
+class Folder : public support::TemporaryDirectory {
 public:
-    Folder() {
-        std::string name = (fs::temp_directory_path() / "retail_test_XXXXXX").string();
-        REQUIRE(mkdtemp(name.data()) != nullptr);
-        path_ = name;
-    }
-    ~Folder() { fs::remove_all(path_); }
-    Folder(const Folder&) = delete;
-    Folder& operator=(const Folder&) = delete;
-
-    [[nodiscard]] std::string operator/(const std::string& name) const { return (path_ / name).string(); }
+    [[nodiscard]] std::string operator/(const std::string& name) const { return file(name); }
     std::string write(const std::string& name, const std::string& text) const {
-        std::ofstream(path_ / name, std::ios::binary) << text;
+        std::ofstream(*this / name, std::ios::binary) << text;
         return *this / name;
     }
-
-private:
-    fs::path path_;
 };
 
 std::string text_of(const std::string& path) {

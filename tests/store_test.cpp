@@ -15,28 +15,11 @@
 #include <iterator>
 #include <mutex>
 
+#include "support.hpp"
+
 namespace {
 
-/// A directory of its own for each test, removed with all that is in it.
-class Directory {
-public:
-    explicit Directory(const std::string& parent = std::filesystem::temp_directory_path()) {
-        std::string name = parent + "/sourced-store-XXXXXX";
-        if (!::mkdtemp(name.data())) throw std::runtime_error("mkdtemp " + name + ": " + std::strerror(errno));
-        path_ = name;
-    }
-    Directory(const Directory&) = delete;
-    Directory& operator=(const Directory&) = delete;
-    ~Directory() {
-        std::error_code ignored;
-        std::filesystem::remove_all(path_, ignored);
-    }
-    [[nodiscard]] std::string file(const std::string& name = "store.db") const { return path_ + "/" + name; }
-    [[nodiscard]] const std::string& path() const noexcept { return path_; }
-
-private:
-    std::string path_;
-};
+using Directory = support::TemporaryDirectory;
 
 struct FileStore {
     Directory directory{};

@@ -30,9 +30,8 @@ namespace support {
 /// A directory of its own for the time of a test.
 class TemporaryDirectory {
 public:
-    TemporaryDirectory() {
-        const char* root = std::getenv("TMPDIR");
-        std::string pattern = std::string(root && *root ? root : "/tmp") + "/sourced-test-XXXXXX";
+    explicit TemporaryDirectory(const std::string& parent = std::filesystem::temp_directory_path()) {
+        std::string pattern = parent + "/sourced-test-XXXXXX";
         if (!::mkdtemp(pattern.data())) throw std::runtime_error("no temporary directory: " + pattern);
         path_ = pattern;
     }
@@ -42,7 +41,8 @@ public:
         std::error_code ignored;
         std::filesystem::remove_all(path_, ignored);
     }
-    [[nodiscard]] std::string file(const std::string& name = "test.db") const { return path_ + "/" + name; }
+    [[nodiscard]] std::string file(const std::string& name = "store.db") const { return path_ + "/" + name; }
+    [[nodiscard]] const std::string& path() const noexcept { return path_; }
 
 private:
     std::string path_;

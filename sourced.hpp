@@ -7,6 +7,7 @@
 //   Handlers     what actors and projectors have in common
 //   Actors       state, commands, events, reactions
 //   Projectors   read models
+//   Reactors     simple handlers, and the interface under all of them
 //   Store        the log, the schedule, and how groups get through them
 //   Verify       is the file what it promises to be?
 //   App          reactors, a store and the threads that bring them together
@@ -500,6 +501,8 @@ struct Envelope {
     Time recorded_at{};
     Time occurred_at{};  ///< when it happened in the world; zero: when it was recorded
     Metadata metadata{};
+
+    [[nodiscard]] bool operator==(const Envelope&) const = default;
 };
 
 /// A message: its envelope, and its payload as JSON text.
@@ -546,6 +549,9 @@ struct SOURCED_API Message : Envelope {
 
     std::string payload{};
     std::optional<Time> erased_at{};  ///< the payload is gone since then
+
+    /// Equal in everything, ids and times included.
+    [[nodiscard]] bool operator==(const Message&) const = default;
 
 private:
     void begin(std::string_view name, Kind message_kind, int version);
@@ -802,6 +808,9 @@ protected:
 
 namespace sourced {
 
+class Batch;
+class Results;
+
 /// Where a group begins when it is first stored; evaluated once.
 struct Start {
     enum class From { beginning, now, position, time };
@@ -871,6 +880,7 @@ struct Decided {
 struct Sending {
     Message message;
     std::string to;                   // empty: the stream of the event
+    bool fresh = false;               // to a new stream, whose name begins with `to`
     std::optional<Time> at;           // absolute, or
     std::optional<Duration> after;    // from the moment the reaction is committed
 };
@@ -888,7 +898,7 @@ struct Synced {
 /// Filled by the constructors of actors and projectors, never changed after App::add.
 /// Handlers are called from many threads at once, so they hold no mutable state.
 struct Definition {
-    enum class Role { actor, projector };
+    enum class Role { actor, projector, reactor };
 
     std::string name;
     Role role = Role::actor;
@@ -910,10 +920,13 @@ struct Definition {
 
     struct CommandHandler {
         Command call;
+        std::optional<std::vector<std::string>> produces{};  // names of events; null: unknown
     };
     struct ReactionHandler {
-        React call;
+        React call;  // empty where `serve` is written by hand
         bool wants_state = false;
+        std::optional<std::vector<std::string>> produces{};  // names of commands, handlers' events too; null: unknown
+        bool wildcard = false;                               // the one for all events without a reaction of their own
     };
     std::unordered_map<std::string, CommandHandler> commands;
     std::unordered_map<std::string, Evolve> events;       // evolve; by type name, aliases included
@@ -933,10 +946,14 @@ struct Definition {
     std::function<void(Transaction&)> on_reset;           // optional
     std::function<void(Transaction&)> on_install;         // optional: creates the reactor's own tables when it is added
 
+    // ---- role reactor: what is to come of a batch; `reactions` are its types
+    std::function<Results(const Batch&)> serve;
+    bool wants_history = false;
+
     /// Names of the types that wake it: an actor's commands and reactions, a projector's events.
     [[nodiscard]] SOURCED_API std::vector<std::string> handled() const;
     [[nodiscard]] bool handles(const std::string& type) const {
-        return role == Role::actor ? commands.contains(type) || reactions.contains(type) : events.contains(type);
+        return role == Role::projector ? events.contains(type) : commands.contains(type) || reactions.contains(type);
     }
 };
 
@@ -944,7 +961,7 @@ struct Access;
 
 }  // namespace detail
 
-/// The common base of actors and projectors.
+/// The common base of actors, projectors, handlers and whatever else handles messages.
 class Reactor {
 public:
     virtual ~Reactor() = default;
@@ -1097,8 +1114,8 @@ template <class T>
 
 // ---- Batches ------------------------------------------------------------------------
 
-/// The messages that a `sync` handler is called for, in order: a projector's events, or an actor's
-/// commands, each followed by the events that came of it.
+/// Messages of one stream that are handled together, in order: what a reactor is given, or what a `sync` is called
+/// for: a projector's events, or an actor's commands, each followed by the events that came of it.
 ///
 ///     for (const auto& event : batch) {
 ///         if (!event.replay && event->is<ItemAdded>()) ++live;
@@ -1107,7 +1124,8 @@ template <class T>
 /// Valid during the call.
 class Batch {
 public:
-    Batch(const std::vector<detail::Synced>& entries, bool replay) : entries_(&entries), replay_(replay) {}
+    Batch(const std::vector<detail::Synced>& entries, bool replay, const Messages* history = nullptr)
+        : entries_(&entries), history_(history), replay_(replay) {}
 
     /// Whether all of them had been handled before a reset.
     [[nodiscard]] bool replay() const noexcept { return replay_; }
@@ -1116,8 +1134,16 @@ public:
     [[nodiscard]] auto begin() const noexcept { return entries_->begin(); }
     [[nodiscard]] auto end() const noexcept { return entries_->end(); }
 
+    /// The stream that all of them stand in; empty when there are none.
+    [[nodiscard]] std::string_view stream() const noexcept {
+        return entries_->empty() ? std::string_view() : std::string_view(entries_->front()->stream);
+    }
+    /// Everything in the stream up to the last of them, which a reactor has to ask for. Throws Error when it did not.
+    [[nodiscard]] SOURCED_API const Messages& history() const;
+
 private:
     const std::vector<detail::Synced>* entries_;
+    const Messages* history_;
     bool replay_;
 };
 
@@ -1347,6 +1373,144 @@ private:
 
 }  // namespace sourced
 // =============================================================================
+// Reactors: simple handlers, and the interface under all of them
+// =============================================================================
+
+namespace sourced {
+
+// ---- Actions ------------------------------------------------------------------------
+
+/// Appends messages that follow from the handled one, each to the stream it names, else to that of the handled one.
+/// The store gives the seqs.
+struct AppendNext {
+    Messages messages{};
+
+    [[nodiscard]] bool operator==(const AppendNext&) const = default;
+};
+
+/// Appends messages to `stream` (empty: that of the handled message) provided that its last seq is `seq`. If it is
+/// not, Conflict is what went wrong with the handled message, and nothing that came of it is stored.
+struct AppendAfter {
+    std::int64_t seq = 0;
+    Messages messages{};
+    std::string stream{};
+
+    [[nodiscard]] bool operator==(const AppendAfter&) const = default;
+};
+
+/// Keeps messages until `due_at`; a time that has passed means at once.
+struct Schedule {
+    Time due_at{};
+    Messages messages{};
+
+    [[nodiscard]] bool operator==(const Schedule&) const = default;
+};
+
+/// Work in the transaction that records the message as handled, after all appends: done exactly once, or not at all.
+/// The write lock is held meanwhile.
+struct Sync {
+    std::function<void(Transaction&)> work{};
+};
+
+/// Work after that transaction is committed, without any lock: done at most once. What it throws is logged.
+struct AfterSync {
+    std::function<void()> work{};
+};
+
+/// Counts everything in the stream up to the message of this id as handled, which may lie ahead. An id that is not in
+/// this stream is an error; one that lies behind changes nothing.
+struct Acknowledge {
+    Id id{};
+
+    [[nodiscard]] bool operator==(const Acknowledge&) const = default;
+};
+
+/// One thing that is to come of a message.
+using Action = std::variant<AppendNext, AppendAfter, Schedule, Sync, AfterSync, Acknowledge>;
+/// All that is to come of a message, in order; with nothing in it the message is just handled.
+using Actions = std::vector<Action>;
+
+/// What came of a batch, message by message. Messages without a result come again.
+///
+///     Results results;
+///     for (const auto& message : batch) results.add(*message, {AppendNext{{Seen{}}}});
+///     return results;
+///
+/// Everything is committed in one transaction together with the progress of the group.
+class Results {
+public:
+    /// Nothing was handled: the batch comes again, a tenth of a second later.
+    Results() = default;
+    /// The same, said aloud.
+    [[nodiscard]] static Results retry() { return {}; }
+    /// The batch comes again at `time`.
+    [[nodiscard]] SOURCED_API static Results retry(Time time);
+
+    /// `message` is handled, and `actions` come of it, beside those it had before. Messages are handled in the
+    /// order of the batch, and none is left out.
+    SOURCED_API Results& add(const Message& message, Actions actions = {});
+    /// `message` failed: what was added before is kept, the error strategy is told `error`, the rest comes again.
+    SOURCED_API Results& fail(const Message& message, std::exception_ptr error);
+
+    /// One message and what came of it.
+    struct Entry {
+        Id id{};
+        Actions actions{};
+        std::vector<detail::Sending> sendings{};  ///< messages on their way, as reactions return them
+        std::exception_ptr error{};
+    };
+    [[nodiscard]] const std::vector<Entry>& entries() const& noexcept { return entries_; }
+    [[nodiscard]] std::vector<Entry> entries() && noexcept { return std::move(entries_); }
+    /// When the batch is to come again, if retry() said so.
+    [[nodiscard]] const std::optional<Time>& retry_at() const noexcept { return retry_at_; }
+
+private:
+    Entry& entry(const Message& message);
+
+    std::vector<Entry> entries_;
+    std::optional<Time> retry_at_;
+};
+
+// ---- The interface ------------------------------------------------------------------------
+
+/// A reactor of your own: batches in, results out.
+///
+///     struct Mailer : sourced::BatchReactor {
+///         Mailer() : BatchReactor("mailer") { handles<OrderPaid>(); }
+///         sourced::Results handle(const sourced::Batch& batch) override {
+///             sourced::Results results;
+///             for (const auto& message : batch) {
+///                 results.add(*message, {sourced::AppendNext{{SendReceipt{message->stream}}}});
+///             }
+///             return results;
+///         }
+///     };
+///
+/// One object serves all streams, and is called from several threads at once, for different streams.
+class BatchReactor : public Reactor {
+public:
+    /// Handles messages of one stream, at most as many as the batch size. Is called outside of any transaction, and
+    /// again when its results could not be committed. An exception is taken for the fault of a message: smaller
+    /// batches are tried until it is known which, and what comes before that one is kept.
+    ///
+    /// For messages that are a replay only Sync and Acknowledge are carried out.
+    virtual Results handle(const Batch& batch) = 0;
+
+protected:
+    /// `name` is durable: the group's progress is kept under it. Without one it is the name of the class.
+    SOURCED_API explicit BatchReactor(std::string_view name = {});
+
+    /// The commands and events it is woken by.
+    template <class First, class... More>
+    void handles();
+    /// Asks for Batch::history(). Costs reading the stream from its start for each batch.
+    void wants_history() { definition_.wants_history = true; }
+
+    void options(ReactorOptions options) { definition_.options = std::move(options); }
+};
+
+}  // namespace sourced
+// =============================================================================
 // Store: the log, the schedule, and how groups get through them
 // =============================================================================
 
@@ -1403,6 +1567,7 @@ struct Handled {
     std::int64_t decided_on = 0;
     std::function<void(Transaction&)> sync{};  ///< user code, run in the transaction
     std::optional<Failure> failure{};
+    std::optional<Time> not_before{};  ///< what is left is to come again then, though nothing failed
     bool release = false;  ///< give the claim back without counting anything (shutdown, store trouble)
 };
 
@@ -4264,13 +4429,36 @@ std::optional<T> Projection<T>::get(Reader& reader, std::string_view id) const {
 }
 
 }  // namespace sourced
+// ==== Reactors =================================================================
+
+namespace sourced {
+
+namespace detail {
+
+template <class T>
+consteval bool is_handled() {
+    static_assert(is_message<T>, "handles(): a type has no SOURCED_COMMAND or SOURCED_EVENT line");
+    return is_message<T>;
+}
+
+}  // namespace detail
+
+template <class First, class... More>
+void BatchReactor::handles() {
+    if constexpr (detail::is_handled<First>() && (detail::is_handled<More>() && ...)) {
+        detail::add_reaction(definition_, detail::declared<First>(), {}, false);
+        (detail::add_reaction(definition_, detail::declared<More>(), {}, false), ...);
+    }
+}
+
+}  // namespace sourced
 // ==== App ======================================================================
 
 namespace sourced {
 
 template <class R, class... Arguments>
 R& App::add(Arguments&&... arguments) {
-    static_assert(std::is_base_of_v<Reactor, R>, "App::add() takes an actor or a projector");
+    static_assert(std::is_base_of_v<Reactor, R>, "App::add() takes an actor, a projector, a handler or a reactor");
     if constexpr (std::is_base_of_v<Reactor, R>) {
         auto reactor = detail::make_reactor<R>(std::forward<Arguments>(arguments)...);
         R& added = *reactor;
@@ -6382,7 +6570,9 @@ namespace {
 
 // A reactor without a name gets one only when it is complete.
 std::string called(const Definition& definition) {
-    const std::string role = definition.role == Definition::Role::actor ? "actor" : "projector";
+    using enum Definition::Role;
+    const std::string role =
+        definition.role == actor ? "actor" : definition.role == projector ? "projector" : "reactor";
     return definition.name.empty() ? "the " + role : role + " '" + definition.name + "'";
 }
 
@@ -6478,7 +6668,7 @@ void complete(Definition& definition, const std::type_info& type) {
     if (definition.name.find_first_not_of(" \t\r\n") == std::string::npos) {
         throw Invalid("a reactor's name is blank: it is what its progress is kept under");
     }
-    if (!definition.initial)
+    if (!definition.initial && definition.role != Definition::Role::reactor)
         throw Error(called(definition) + " has no state handler, and its State no default constructor");
     if (!definition.commands.empty()) {
         definition.registrations.emplace_back([](Registry& registry) { registry.add<Refused>(); });
@@ -6633,6 +6823,44 @@ void cannot_read_row(const std::string& table, std::string_view id, const Proble
 }
 
 }  // namespace sourced::detail
+// ==== Reactors =================================================================
+
+namespace sourced {
+
+const Messages& Batch::history() const {
+    if (!history_) throw Error("the history of '" + std::string(stream()) + "' was not asked for: wants_history()");
+    return *history_;
+}
+
+Results Results::retry(Time time) {
+    Results results;
+    results.retry_at_ = time;
+    return results;
+}
+
+Results::Entry& Results::entry(const Message& message) {
+    if (entries_.empty() || entries_.back().id != message.id) entries_.emplace_back().id = message.id;
+    return entries_.back();
+}
+
+Results& Results::add(const Message& message, Actions actions) {
+    auto& all = entry(message).actions;
+    if (all.empty()) all = std::move(actions);
+    else std::move(actions.begin(), actions.end(), std::back_inserter(all));
+    return *this;
+}
+
+Results& Results::fail(const Message& message, std::exception_ptr error) {
+    entry(message).error = std::move(error);
+    return *this;
+}
+
+BatchReactor::BatchReactor(std::string_view name) {
+    detail::name_reactor(definition_, detail::Definition::Role::reactor, name);
+    definition_.serve = [this](const Batch& batch) { return handle(batch); };
+}
+
+}  // namespace sourced
 // ==== Store ====================================================================
 
 namespace sourced {
@@ -6959,6 +7187,8 @@ struct Work {
     std::vector<std::string> keys;
     std::vector<Synced> synced;
     bool all_replay = false;
+    std::vector<std::function<void(Transaction&)>> syncs;  // a reactor's, in order
+    std::vector<std::function<void()>> after;              // to be done once it is committed
     Box before;                 // the state without what was decided, where that could differ from what is stored
     Messages decisions;         // an actor with `sync`: its commands, each with its events
     std::size_t own = 0;        // messages for the claimed stream
@@ -6973,6 +7203,8 @@ struct Work {
         keys.clear();
         synced.clear();
         all_replay = false;
+        syncs.clear();
+        after.clear();
         before = Box();
         decisions.clear();
         own = 0;
@@ -7651,10 +7883,12 @@ private:
             }
             if (handled.claim.deaths > options_.deaths) {
                 give_up(handled);
-            } else if (work->member->definition->role == Definition::Role::actor) {
-                act(*work, handled);
             } else {
-                project(*work, handled);
+                switch (work->member->definition->role) {
+                case Definition::Role::actor: act(*work, handled); break;
+                case Definition::Role::projector: project(*work, handled); break;
+                case Definition::Role::reactor: serve(*work, handled); break;
+                }
             }
         } catch (...) {
             const auto fault = describe(std::current_exception());
@@ -7865,7 +8099,8 @@ private:
     }
 
     static Messages& append_to(Handled& handled, const std::string& stream) {
-        if (handled.appends.empty() || handled.appends.back().stream != stream) {
+        const auto& parts = handled.appends;
+        if (parts.empty() || parts.back().stream != stream || parts.back().expect.seq != any_seq.seq) {
             handled.appends.push_back({stream, {}, any_seq});
         }
         return handled.appends.back().messages;
@@ -7894,33 +8129,41 @@ private:
 
     /// True: the reaction sent something to its own stream that the state depends on.
     bool react(Work& work, Handled& handled, const Member::Route& route, const Message& message) {
-        const Member& member = *work.member;
-        auto sendings = route.reaction->call(route.reaction->wants_state ? state_for_reaction(work) : nullptr, message);
+        return send(work, handled, message,
+                    route.reaction->call(route.reaction->wants_state ? state_for_reaction(work) : nullptr, message));
+    }
+
+    /// Sends what a reaction to `cause` returned. True: to its own stream, and the state depends on it.
+    bool send(Work& work, Handled& handled, const Message& cause, std::vector<Sending> sendings) {
         if (sendings.empty()) return false;
         const Time now = options_.clock();
         for (auto& sending : sendings) {  // all of them are made before one is kept
-            follow(sending.message, message, now);
-            sending.message.metadata.set("producer", member.definition->name);
-            sending.message.stream = sending.to.empty() ? message.stream : std::move(sending.to);
+            follow(sending.message, cause, now);
+            sending.message.metadata.set("producer", work.member->definition->name);
+            if (sending.fresh) sending.to += '-' + ids_.next(now).to_string();
+            sending.message.stream = sending.to.empty() ? cause.stream : std::move(sending.to);
         }
         bool touched = false;
         for (auto& sending : sendings) {
-            if (sending.at || sending.after) {
-                const Time due = sending.at ? *sending.at : now + *sending.after;
-                if (due > now) {
-                    handled.schedules.push_back({due, std::move(sending.message)});
-                    continue;
-                }
+            const Time due = sending.at ? *sending.at : now + sending.after.value_or(Duration(0));
+            if (due > now) {
+                handled.schedules.push_back({due, std::move(sending.message)});
+                continue;
             }
-            if (sending.message.stream == handled.claim.stream_name && member.evolves.contains(sending.message.type)) {
-                touched = true;
-                work.keep = false;  // the state does not have it yet
-            }
-            work.own += sending.message.stream == handled.claim.stream_name ? 1 : 0;
-            auto& messages = append_to(handled, sending.message.stream);
-            messages.push_back(std::move(sending.message));
+            touched |= post(work, handled, std::move(sending.message));
         }
         return touched;
+    }
+
+    /// Has a finished message appended to the stream it names. True: the state depends on it.
+    bool post(Work& work, Handled& handled, Message message) {
+        const bool own = message.stream == handled.claim.stream_name;
+        const bool touches = own && work.member->evolves.contains(message.type);
+        if (touches) work.keep = false;  // the state does not have it yet
+        work.own += own ? 1 : 0;
+        auto& messages = append_to(handled, message.stream);
+        messages.push_back(std::move(message));
+        return touches;
     }
 
     static const void* state_for_reaction(const Work& work) {
@@ -7947,6 +8190,159 @@ private:
         work.member->definition->sync(memory.state.get(), memory.stream, work.synced, false, transaction);
     }
 
+    /// How far a batch was read.
+    struct Reading {
+        std::int64_t seq = 0;  // the last that was looked at
+        bool ended = true;     // nothing of the stream is left
+    };
+
+    /// Reads what is to be handled, at most `limit` messages, from behind seq `from`. `see` is shown every message
+    /// before, with its route and whether it is to be handled; false ends the reading.
+    template <class See>
+    Reading read_batch(Work& work, const Claim& claim, std::int64_t from, std::size_t limit, const See& see) {
+        Reading reading{from, true};
+        Router route(*work.member);
+        work.items.clear();
+        read_on(claim, from + 1, [&](Message& message) {
+            reading.seq = message.seq;
+            const auto* found = route(message.type);
+            const bool waits = found && message.position > claim.acked;
+            if (!see(message, found, waits)) return false;
+            if (!waits) return true;
+            const bool replay = is_replay(claim, message.position);
+            work.items.push_back({std::move(message), found, true, replay});
+            reading.ended = work.items.size() < limit;
+            return reading.ended;
+        });
+        return reading;
+    }
+
+    /// A reactor of the other kind: the batch is handed over, and what is to come of it carried out.
+    void serve(Work& work, Handled& handled) {
+        const Definition& definition = *work.member->definition;
+        const Claim& claim = handled.claim;
+        const std::int64_t known = definition.wants_history ? 0 : handled_seq(claim, *work.memory);
+        Messages history;
+        const auto note_history = [&](const Message& message, const Member::Route*, bool) {
+            if (definition.wants_history) history.push_back(message);
+            return true;
+        };
+        const Reading end = read_batch(work, claim, known, batch_limit(work, claim), note_history);
+        for (const auto& item : work.items) work.synced.push_back({&item.message, item.replay});
+        std::size_t count = work.items.size();
+        Results results;
+        while (count > 0) {
+            while (!history.empty() && history.back().seq > work.items[count - 1].message.seq) history.pop_back();
+            work.synced.resize(count);
+            try {
+                results = definition.serve(Batch(work.synced, all_replayed(work.synced),
+                                                 definition.wants_history ? &history : nullptr));
+                break;
+            } catch (...) {
+                if (count == 1) {
+                    fail(*work.member, handled, work.items.front().message.position, std::current_exception());
+                    return;
+                }
+            }
+            count /= 2;  // somewhere in the batch: halves lead to the culprit
+        }
+        const bool unhandled = results.entries().empty();
+        const auto again_at = results.retry_at();
+        const bool whole = carry_out(work, handled, std::move(results)) && count == work.items.size();
+        if (count > 0 && unhandled) {
+            handled.not_before = again_at.value_or(options_.clock() + std::chrono::milliseconds(100));
+        }
+        if (whole && end.ended) {
+            handled.acked = std::max(handled.acked, claim.known);
+            work.handled_seq = std::max(work.handled_seq, end.seq);
+        }
+        if (!work.syncs.empty()) {
+            handled.sync = [&work](Transaction& transaction) {
+                for (const auto& sync : work.syncs) sync(transaction);
+            };
+        }
+    }
+
+    /// False: something of the batch is left.
+    bool carry_out(Work& work, Handled& handled, Results results) {
+        std::size_t next = 0;
+        for (auto& entry : std::move(results).entries()) {
+            const auto known = std::find_if(work.items.begin(), work.items.end(),
+                                            [&](const auto& item) { return item.message.id == entry.id; });
+            const auto index = static_cast<std::size_t>(known - work.items.begin());
+            const Message& culprit = work.items[std::min(next, work.items.size() - 1)].message;
+            try {
+                if (known == work.items.end()) {
+                    throw Error("results for a message that is not in the batch: " + entry.id.to_string());
+                }
+                if (index > next) {
+                    throw Error("results for seq " + std::to_string(known->message.seq) + " of '" + culprit.stream +
+                                "', but none for seq " + std::to_string(culprit.seq) + " before it");
+                }
+                if (entry.error) std::rethrow_exception(entry.error);
+                carry_out(work, handled, *known, entry);
+            } catch (...) {
+                const Message& failed = known == work.items.end() || index > next ? culprit : known->message;
+                fail(*work.member, handled, failed.position, std::current_exception());
+                return false;
+            }
+            while (next < work.items.size() && work.items[next].message.position <= handled.acked) ++next;
+        }
+        return next == work.items.size();
+    }
+
+    void carry_out(Work& work, Handled& handled, const Work::Item& item, Results::Entry& entry) {
+        const Message& message = item.message;
+        std::int64_t position = message.position;
+        std::int64_t seq = message.seq;
+        for (const auto& action : entry.actions) {
+            const auto* acknowledge = std::get_if<Acknowledge>(&action);
+            if (!acknowledge) continue;
+            const auto ahead = store_->find(acknowledge->id);
+            if (!ahead || ahead->stream != message.stream) {
+                throw Error("acknowledge " + acknowledge->id.to_string() + ": it is not in '" + message.stream + "'");
+            }
+            position = std::max(position, ahead->position);
+            seq = std::max(seq, ahead->seq);
+        }
+        const Time now = options_.clock();
+        const auto made = [&](Message next) {
+            follow(next, message, now);
+            if (next.stream.empty()) next.stream = message.stream;
+            return next;
+        };
+        const auto append = [&](AppendNext& action) {
+            for (auto& next : action.messages) (void)post(work, handled, made(std::move(next)));
+        };
+        for (auto& action : entry.actions) {
+            if (auto* sync = std::get_if<Sync>(&action)) {
+                if (sync->work) work.syncs.push_back(std::move(sync->work));
+            }
+            if (item.replay) continue;
+            if (auto* next = std::get_if<AppendNext>(&action)) append(*next);
+            if (auto* after = std::get_if<AppendAfter>(&action)) {
+                Append part{after->stream.empty() ? message.stream : after->stream, {}, expect_seq(after->seq)};
+                for (auto& each : after->messages) {
+                    part.messages.push_back(made(std::move(each)));
+                    part.messages.back().stream = part.stream;
+                }
+                if (!part.messages.empty()) handled.appends.push_back(std::move(part));
+            }
+            if (auto* schedule = std::get_if<Schedule>(&action)) {
+                for (auto& each : schedule->messages) {
+                    handled.schedules.push_back({schedule->due_at, made(std::move(each))});
+                }
+            }
+            if (auto* last = std::get_if<AfterSync>(&action)) {
+                if (last->work) work.after.push_back(std::move(last->work));
+            }
+        }
+        if (!item.replay) (void)send(work, handled, message, std::move(entry.sendings));
+        if (work.handled++ == 0) work.first_position = message.position;
+        handled.acked = std::max(handled.acked, position);
+        work.handled_seq = std::max(work.handled_seq, seq);
+    }
+
     /// A projector: the batch is evolved at once, `sync` follows in the transaction.
     void project(Work& work, Handled& handled) {
         Member& member = *work.member;
@@ -7955,45 +8351,32 @@ private:
         const std::size_t limit = batch_limit(work, claim);
         const std::int64_t known = member.folds && !work.memory->state ? 0 : handled_seq(claim, *work.memory);
 
-        std::int64_t end = known;
+        Reading end{known, true};
         std::int64_t fold_position = 0;
         std::exception_ptr error;
-        bool ended = true;
-        Router route(member);
         const auto read = [&](std::int64_t from) {
-            work.items.clear();
-            ended = true;
             bool stale = false;
-            Remembered& memory = *work.memory;
-            StreamRange range;
-            range.from = from + 1;
-            read_on(claim, range.from, [&](Message& message) {
-                end = message.seq;
-                const auto* found = route(message.type);
-                const bool waits = found && message.position > claim.acked;
-                if (member.folds && waits && message.seq <= memory.seq) {
+            const auto see = [&](const Message& message, const Member::Route* found, bool waits) {
+                if (!member.folds) return true;
+                Remembered& memory = *work.memory;
+                if (waits && message.seq <= memory.seq) {
                     stale = true;  // the group was reset: the state has what is to come
                     return false;
                 }
-                if (member.folds && !waits && message.seq > memory.seq) {
-                    if (found && work.items.empty()) {
-                        try {
-                            member.evolve(*found, memory.state.get(), message);
-                        } catch (...) {
-                            error = std::current_exception();
-                            fold_position = message.position;
-                            return false;
-                        }
+                if (waits || message.seq <= memory.seq || !work.items.empty()) return true;
+                if (found) {
+                    try {
+                        member.evolve(*found, memory.state.get(), message);
+                    } catch (...) {
+                        error = std::current_exception();
+                        fold_position = message.position;
+                        return false;
                     }
-                    if (work.items.empty()) memory.seq = message.seq;
                 }
-                if (!waits) return true;
-                const bool replay = is_replay(claim, message.position);
-                work.items.push_back({std::move(message), found, true, replay});
-                if (work.items.size() < limit) return true;
-                ended = false;
-                return false;
-            });
+                memory.seq = message.seq;
+                return true;
+            };
+            end = read_batch(work, claim, from, limit, see);
             return !stale;
         };
         if (member.folds) {
@@ -8020,7 +8403,7 @@ private:
         }
         if (work.items.size() != count) {
             work.items.resize(count);
-            ended = false;
+            end.ended = false;
         }
         for (const auto& item : work.items) work.synced.push_back({&item.message, item.replay});
         if (count > 0) {
@@ -8039,9 +8422,9 @@ private:
                 };
             }
         }
-        if (ended && !handled.failure) {
+        if (end.ended && !handled.failure) {
             handled.acked = std::max(handled.acked, claim.known);
-            work.handled_seq = std::max(work.handled_seq, end);
+            work.handled_seq = std::max(work.handled_seq, end.seq);
         }
     }
 
@@ -8198,7 +8581,9 @@ private:
             worker.handled += work->handled;
             if (work->handled > 0) works();
             if (handled.failure) report(worker, member, handled);
+            if (handled.not_before) wait_for_retry(member, *handled.not_before);
             remember(*work, handled, outcome);
+            do_after(*work);
             break;
         case Outcome::Result::lost:
             log(Level::debug, "a claim was lost, its work is dropped",
@@ -8238,6 +8623,18 @@ private:
         }
         work->memory.reset();
         worker.spare.push_back(std::move(work));
+    }
+
+    /// What a reactor wanted done after the commit: once, whatever comes of it.
+    void do_after(Work& work) {
+        for (const auto& step : work.after) {
+            try {
+                step();
+            } catch (...) {
+                log(Level::warning, "what was to be done after a commit failed, and is not tried again",
+                    {{"group", work.member->definition->name}, {"error", describe(std::current_exception()).text}});
+            }
+        }
     }
 
     /// Keeps the state that a commit has made true.

@@ -1863,6 +1863,14 @@ private:
         if (offset.state == ready) group.maybe_ready = true;
         touch(key, offset);
         if (handled.failure) record(*handled.failure, group, key, offset);
+        else if (handled.not_before && offset.pending) postpone(*handled.not_before, group, offset);
+    }
+
+    void postpone(Time until, Group& group, Offset& offset) {
+        offset.trouble = true;
+        offset.state = waiting;
+        offset.retry_at = micros(until);
+        group.retry_known = false;
     }
 
     void record(const Failure& failure, Group& group, OffsetKey key, Offset& offset) {
@@ -1876,9 +1884,7 @@ private:
             offset.pending = offset.acked + 1;
         }
         if (failure.retry_at) {
-            offset.state = waiting;
-            offset.retry_at = micros(*failure.retry_at);
-            group.retry_known = false;
+            postpone(*failure.retry_at, group, offset);
             touch(key, offset);
             return;
         }

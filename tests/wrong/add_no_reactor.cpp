@@ -1,4 +1,4 @@
-// expect: App::add() takes an actor or a projector
+// expect: App::add() takes an actor, a projector, a handler or a reactor
 #include <sourced.hpp>
 
 struct Add {

@@ -36,7 +36,7 @@ namespace {
 // Times are microseconds UTC. An application's own tables live in the same file, so
 // every name begins with sourced_ and user_version is left to the application.
 
-constexpr int schema_version = 1;
+constexpr int schema_version = 2;
 constexpr std::int64_t application_id = 0x53524344;  // "SRCD"
 
 constexpr const char* schema_sql = R"sql(
@@ -127,6 +127,17 @@ CREATE VIEW sourced_lag AS
                         ELSE 'parked' END AS state,
            o.attempts, o.error_type, o.error_text
     FROM sourced_offsets o JOIN sourced_groups g ON g.id = o.grp JOIN sourced_streams s ON s.id = o.stream;
+)sql";
+
+// What version 2 adds; a file of version 1 gets it when it is opened.
+constexpr const char* schema_2_sql = R"sql(
+-- What is sent again and again, by name: every so many microseconds, first at `first` or an interval after it was
+-- declared (null). due_at, message_id: the occurrence that waits in sourced_scheduled. The rest is what each is made of.
+CREATE TABLE sourced_recurring(
+    name TEXT PRIMARY KEY, every INTEGER NOT NULL CHECK(every > 0), first INTEGER,
+    due_at INTEGER NOT NULL, message_id BLOB NOT NULL UNIQUE CHECK(length(message_id) = 16),
+    stream TEXT NOT NULL, type INTEGER NOT NULL, schema INTEGER NOT NULL, metadata TEXT, payload TEXT NOT NULL
+    ) STRICT, WITHOUT ROWID;
 )sql";
 
 enum State : std::int64_t { idle = 0, ready = 1, claimed = 2, waiting = 3, parked = 4 };
@@ -3378,7 +3389,7 @@ private:
             violated("I11", text_of("application_id is ", found, ", expected ", application_id));
         }
         const auto version = integer("SELECT value FROM sourced_meta WHERE key = 'schema_version'");
-        if (version != schema_version) {
+        if (version < 1 || version > schema_version) {
             throw StoreError(text_of("it has schema version ", version, ", this program knows ", schema_version));
         }
         // Bytes 18 and 19 say how the file is written and read. A file that says it cannot be written still reads.
@@ -3391,6 +3402,7 @@ private:
         }
         Connection blank(":memory:", SQLITE_OPEN_READWRITE, "");
         blank.execute(schema_sql);
+        if (version > 1) blank.execute(schema_2_sql);  // else nobody has opened it since
         for (const auto& expected : blank.query("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL", {})) {
             const auto found = connection_.query("SELECT sql FROM sqlite_master WHERE name = ?", {expected.text(0)});
             if (found.size() != 1 || found.front().text(0) != expected.text(1)) {
@@ -3951,23 +3963,27 @@ void switch_to_wal(Connection& connection, std::chrono::steady_clock::time_point
     }
 }
 
-/// Whether the engine's tables are there, of a version that this program knows.
-bool has_schema(Connection& connection) {
+/// The version of the engine's tables, 0 when there are none. A newer one than this program knows is refused.
+std::int64_t found_schema(Connection& connection) {
     check_owner(connection);
-    if (single(connection, "SELECT count(*) FROM sqlite_master WHERE name = 'sourced_meta'") == 0) return false;
+    if (single(connection, "SELECT count(*) FROM sqlite_master WHERE name = 'sourced_meta'") == 0) return 0;
     const auto version = single(connection, "SELECT value FROM sourced_meta WHERE key = 'schema_version'");
     if (version > schema_version) {
         throw StoreError("it has schema version " + std::to_string(version) + ", this program knows " +
                          std::to_string(schema_version) + ": use a newer version of the program");
     }
-    return true;
+    return version;
 }
 
-void install_schema(Connection& connection) {
-    connection.execute(schema_sql);
-    connection.execute("INSERT INTO sourced_meta VALUES('store_id', lower(hex(randomblob(16))))");
-    connection.query("INSERT INTO sourced_meta VALUES('schema_version', ?)", {std::int64_t{schema_version}});
-    connection.execute("PRAGMA application_id=0x53524344");
+/// Brings the tables from `found` to the version of this program, in the transaction of the caller.
+void install_schema(Connection& connection, std::int64_t found) {
+    if (found == 0) {
+        connection.execute(schema_sql);
+        connection.execute("INSERT INTO sourced_meta VALUES('store_id', lower(hex(randomblob(16))))");
+        connection.execute("PRAGMA application_id=0x53524344");
+    }
+    if (found < 2) connection.execute(schema_2_sql);
+    connection.query("INSERT OR REPLACE INTO sourced_meta VALUES('schema_version', ?)", {std::int64_t{schema_version}});
 }
 
 void prepare(Connection& connection, const StoreOptions& options) {
@@ -3976,9 +3992,10 @@ void prepare(Connection& connection, const StoreOptions& options) {
     sqlite3_busy_timeout(connection.handle(), static_cast<int>(milliseconds.count()));
     if (!options.path.empty()) switch_to_wal(connection, deadline);
     // The write lock only where it is needed: SQLite's own waiting can starve for seconds beside busy writers.
-    if (!has_schema(connection)) {
+    if (found_schema(connection) != schema_version) {
         connection.execute("BEGIN IMMEDIATE");
-        if (!has_schema(connection)) install_schema(connection);
+        const auto found = found_schema(connection);
+        if (found != schema_version) install_schema(connection, found);
         connection.execute("COMMIT");
     }
     connection.forget_user_statements();

@@ -200,7 +200,7 @@ TEST_CASE("SQLite file: what cannot be opened says what was tried, on what, and 
         (void)open_at(path);
         stranger(path).exec("UPDATE sourced_meta SET value = 99 WHERE key = 'schema_version'");
         CHECK(open_error(path) ==
-              tried + "it has schema version 99, this program knows 1: use a newer version of the program");
+              tried + "it has schema version 99, this program knows 2: use a newer version of the program");
     }
     SUBCASE("another application's file, which is not touched") {
         {

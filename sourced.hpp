@@ -1904,7 +1904,100 @@ private:
 
 namespace detail {
 class Engine;
-}
+template <class T>
+class Listening;
+}  // namespace detail
+
+// ---- Notifications --------------------------------------------------------------------
+
+/// What a subscriber of a channel is told; its own copy.
+struct Notice {
+    std::string channel;
+    std::string text;                   ///< as it was published; of a message, its payload
+    std::optional<Message> message{};   ///< when a message was published
+    std::size_t missed = 0;             ///< notices before this one that the full queue has lost
+};
+
+struct SubscribeOptions {
+    std::size_t limit = 1000;  ///< notices that wait at most; one more, and the oldest is lost
+};
+
+/// What is published on a channel from now on, in order. Made by App::subscribe, with or without a callback.
+///
+///     auto carts = app.subscribe("carts");
+///     while (auto notice = carts.next()) show(notice->text);    // until carts.stop()
+///
+///     auto live = app.subscribe("carts", [&](const Notice& notice) { show(notice.text); });
+///
+/// A callback is called on a thread of the subscription's own, one notice after the other: one that is slow holds up
+/// nobody else. What it throws goes to the log sink, and the next notice follows.
+///
+/// Unsubscribes when it is destroyed, after the callback that is under way; from inside its callback at once.
+/// It also ends with its App, and may outlive it. `next` is for one thread at a time, `stop` for any.
+class Subscription {
+public:
+    /// Of nothing: stopped from the start.
+    SOURCED_API Subscription() noexcept;
+    SOURCED_API Subscription(Subscription&& other) noexcept;
+    SOURCED_API Subscription& operator=(Subscription&& other) noexcept;
+    SOURCED_API ~Subscription();
+
+    /// Waits for the next notice; nothing when it was stopped. Throws Error when there is a callback.
+    [[nodiscard]] SOURCED_API std::optional<Notice> next();
+    /// The same, and nothing when `timeout` passed: 0 gives what is there, for loops that have more to do.
+    [[nodiscard]] SOURCED_API std::optional<Notice> next(Duration timeout);
+
+    /// Ends it: `next` gives nothing any more, also where it waits, and no callback begins. What waits is lost.
+    SOURCED_API void stop() noexcept;
+    [[nodiscard]] SOURCED_API bool stopped() const noexcept;
+
+private:
+    friend class App;
+    explicit Subscription(std::unique_ptr<detail::Listening<Notice>> listening) noexcept;
+    std::unique_ptr<detail::Listening<Notice>> listening_;
+};
+
+/// Which messages to follow. Empty filters let everything pass.
+struct FollowOptions {
+    Start from = Start::now();         ///< evaluated when the following begins
+    std::vector<std::string> types{};  ///< names as they are stored
+    std::string stream{};
+};
+
+/// The log as it grows, whoever writes, this process or another: every message that passes the filters, in order of
+/// position, exactly once. Made by App::follow, with or without a callback.
+///
+///     auto follower = app.follow({.from = Start::at(seen + 1), .types = {"cart.item_added"}});
+///     while (auto message = follower.next()) show(*message);    // until follower.stop()
+///
+/// It keeps its place in memory, unlike a group: who goes on after a restart stores `position()`. It waits
+/// for nobody and holds nobody up; messages are read from the file as they are asked for, and none is lost. Workers
+/// need not run. Callbacks, ending and threads are as with a Subscription; a message whose callback threw
+/// counts as given. When the file cannot be read, `next` throws StoreError and can be called again; with a callback the
+/// log sink is told, once, and reading is tried again.
+class Follower {
+public:
+    /// Of nothing: stopped from the start.
+    SOURCED_API Follower() noexcept;
+    SOURCED_API Follower(Follower&& other) noexcept;
+    SOURCED_API Follower& operator=(Follower&& other) noexcept;
+    SOURCED_API ~Follower();
+
+    /// Waits for the next message; nothing when it was stopped. Throws Error when there is a callback.
+    [[nodiscard]] SOURCED_API std::optional<Message> next();
+    /// The same, and nothing when `timeout` passed: 0 gives what is there.
+    [[nodiscard]] SOURCED_API std::optional<Message> next(Duration timeout);
+    /// Everything up to here was given, or does not pass the filters.
+    [[nodiscard]] SOURCED_API std::int64_t position() const noexcept;
+
+    SOURCED_API void stop() noexcept;
+    [[nodiscard]] SOURCED_API bool stopped() const noexcept;
+
+private:
+    friend class App;
+    explicit Follower(std::unique_ptr<detail::Listening<Message>> listening) noexcept;
+    std::unique_ptr<detail::Listening<Message>> listening_;
+};
 
 template <class R>
 class Bound;
@@ -1960,6 +2053,27 @@ public:
     /// An actor bound to one stream, for consoles and scripts.
     template <class A>
     [[nodiscard]] Bound<A> actor(std::string_view stream);
+
+    // ---- notifying
+
+    /// Tells all who subscribe to the channel now, in this process, and gives how many they are. Nothing is
+    /// stored: who comes later does not learn of it. Never waits for a subscriber, so it may be called from anywhere,
+    /// a `sync` too; what is published there is told even if that transaction fails.
+    SOURCED_API std::size_t publish(std::string_view channel, std::string_view text);
+    SOURCED_API std::size_t publish(std::string_view channel, const Message& message);
+    template <class T>
+        requires is_message<T>
+    std::size_t publish(std::string_view channel, const T& message) { return publish(channel, Message(message)); }
+
+    /// See Subscription. Throws Invalid for a channel without a name and a limit of 0.
+    [[nodiscard]] SOURCED_API Subscription subscribe(std::string_view channel, const SubscribeOptions& options = {});
+    [[nodiscard]] SOURCED_API Subscription subscribe(std::string_view channel,
+                                                     std::function<void(const Notice&)> callback,
+                                                     const SubscribeOptions& options = {});
+    /// See Follower. Throws StoreError when the file cannot be read.
+    [[nodiscard]] SOURCED_API Follower follow(const FollowOptions& options = {});
+    [[nodiscard]] SOURCED_API Follower follow(const FollowOptions& options,
+                                              std::function<void(const Message&)> callback);
 
     // ---- running
 
@@ -4554,6 +4668,7 @@ requires std::derived_from<R, Reactor> Given<R> given(const R& reactor, const E&
 #include <condition_variable>
 #include <csignal>
 #include <cstdlib>
+#include <deque>
 #include <mutex>
 #include <new>
 #include <ostream>
@@ -7216,6 +7331,366 @@ struct Work {
     }
 };
 
+// ---- who listens
+
+/// What subscribers and followers have in common: something to be given, a thread for the callback, an end.
+/// Shared between its handle, its thread and the engine's Listeners. No lock is held while user code or the store runs.
+template <class T>
+class Feed {
+public:
+    using Callback = std::function<void(const T&)>;
+    /// Told of a callback that threw, or of trouble; valid until `close`.
+    using Report = std::function<void(Level, std::string text, std::string error, const T*)>;
+
+    explicit Feed(Report report) : report_(std::move(report)) {}
+    Feed(const Feed&) = delete;
+    Feed& operator=(const Feed&) = delete;
+    virtual ~Feed() = default;
+
+    std::optional<T> next(std::optional<Duration> timeout) {
+        std::unique_lock lock(mutex_);
+        if (called_back_) throw Error("next: what comes here is given to the callback");
+        const Inside inside(*this, lock);
+        const auto now = std::chrono::steady_clock::now();
+        // A timeout that is not reached in the clock's lifetime is none.
+        using Steady = std::chrono::steady_clock::time_point;
+        const bool endless = !timeout || *timeout >= std::chrono::duration_cast<Duration>(Steady::max() - now);
+        return take(lock, endless ? std::nullopt : std::optional<Steady>(now + *timeout));
+    }
+
+    /// The body of the callback's thread.
+    void run(const Callback& callback) {
+        std::unique_lock lock(mutex_);
+        const Inside inside(*this, lock);
+        bool troubled = false;
+        while (!stopped_) {
+            std::optional<T> given;
+            try {
+                given = take(lock, std::nullopt);
+                troubled = false;
+            } catch (...) {
+                const auto error = std::current_exception();
+                lock.unlock();
+                if (!std::exchange(troubled, true)) {
+                    report_(Level::warning, "a follower cannot read, going on trying", describe(error).text, nullptr);
+                }
+                lock.lock();
+                changed_.wait_for(lock, std::chrono::milliseconds(100), [this] { return stopped_; });
+            }
+            if (!given) continue;
+            lock.unlock();
+            try {
+                callback(*given);
+            } catch (...) {
+                report_(Level::error, "a callback threw, going on with what follows",
+                        describe(std::current_exception()).text, &*given);
+            }
+            given.reset();
+            lock.lock();
+        }
+    }
+    void will_call_back() noexcept { called_back_ = true; }
+
+    void stop() noexcept {
+        const std::lock_guard lock(mutex_);
+        stopped_ = true;
+        changed_.notify_all();
+    }
+    [[nodiscard]] bool stopped() const noexcept {
+        const std::lock_guard lock(mutex_);
+        return stopped_;
+    }
+    /// Stops and waits until nobody is inside: from then on the engine is not touched.
+    void close() {
+        std::unique_lock lock(mutex_);
+        stopped_ = true;
+        changed_.notify_all();
+        changed_.wait(lock, [this] { return inside_ == 0; });
+    }
+    /// Whether a callback, or `next`, is under way.
+    [[nodiscard]] bool busy() const noexcept {
+        const std::lock_guard lock(mutex_);
+        return inside_ != 0;
+    }
+    /// There is more to be picked.
+    void wake() {
+        const std::lock_guard lock(mutex_);
+        ready_ = true;
+        changed_.notify_all();
+    }
+
+protected:
+    /// The next one if it is there. May give up the lock meanwhile.
+    virtual std::optional<T> pick(std::unique_lock<std::mutex>& lock) = 0;
+
+    mutable std::mutex mutex_;
+    bool ready_ = true;
+
+private:
+    /// Whoever may still touch the engine. The lock is held at its begin and end.
+    class Inside {
+    public:
+        Inside(Feed& feed, std::unique_lock<std::mutex>& lock) : feed_(feed), lock_(lock) { ++feed_.inside_; }
+        Inside(const Inside&) = delete;
+        Inside& operator=(const Inside&) = delete;
+        ~Inside() {
+            if (!lock_.owns_lock()) lock_.lock();
+            --feed_.inside_;
+            feed_.changed_.notify_all();
+        }
+
+    private:
+        Feed& feed_;
+        std::unique_lock<std::mutex>& lock_;
+    };
+
+    std::optional<T> take(std::unique_lock<std::mutex>& lock,
+                          const std::optional<std::chrono::steady_clock::time_point>& deadline) {
+        while (!stopped_) {
+            if (auto picked = pick(lock)) {
+                if (stopped_) return std::nullopt;
+                return picked;
+            }
+            const auto is_over = [this] { return stopped_ || ready_; };
+            if (!deadline) {
+                changed_.wait(lock, is_over);
+            } else if (!changed_.wait_until(lock, *deadline, is_over)) {
+                return std::nullopt;
+            }
+        }
+        return std::nullopt;
+    }
+
+    const Report report_;
+    bool called_back_ = false;
+    std::condition_variable changed_;
+    bool stopped_ = false;
+    int inside_ = 0;
+};
+
+/// The queue of one subscriber of a channel.
+class ChannelFeed : public Feed<Notice> {
+public:
+    ChannelFeed(std::size_t limit, Report report) : Feed(std::move(report)), limit_(limit) {}
+
+    void put(const Notice& notice) {
+        {
+            const std::lock_guard lock(mutex_);
+            queue_.push_back(notice);
+            if (queue_.size() > limit_) {
+                queue_.pop_front();
+                ++missed_;
+            }
+        }
+        wake();
+    }
+
+protected:
+    std::optional<Notice> pick(std::unique_lock<std::mutex>&) override {
+        ready_ = false;
+        if (queue_.empty()) return std::nullopt;
+        std::optional<Notice> notice(std::move(queue_.front()));
+        queue_.pop_front();
+        notice->missed = std::exchange(missed_, 0);
+        return notice;
+    }
+
+private:
+    const std::size_t limit_;
+    std::deque<Notice> queue_;
+    std::size_t missed_ = 0;
+};
+
+/// One follower's place in the log.
+class LogFeed : public Feed<Message> {
+public:
+    LogFeed(Store& store, const FollowOptions& options, std::int64_t from, Report report)
+        : Feed(std::move(report)), store_(store), passed_(from - 1) {
+        range_.types = options.types;
+        range_.stream = options.stream;
+    }
+
+    [[nodiscard]] std::int64_t position() const noexcept {
+        const std::lock_guard lock(mutex_);
+        return page_.empty() ? passed_ : page_.front().position - 1;
+    }
+
+protected:
+    std::optional<Message> pick(std::unique_lock<std::mutex>& lock) override {
+        if (page_.empty() && std::exchange(ready_, false)) {
+            lock.unlock();
+            std::deque<Message> page;
+            std::int64_t passed = passed_;  // changed by nobody else
+            bool more = false;
+            try {
+                more = read(page, passed);
+            } catch (...) {
+                lock.lock();
+                ready_ = true;
+                throw;
+            }
+            lock.lock();
+            page_ = std::move(page);
+            passed_ = passed;
+            ready_ |= more;
+        }
+        if (page_.empty()) return std::nullopt;
+        std::optional<Message> message(std::move(page_.front()));
+        page_.pop_front();
+        return message;
+    }
+
+private:
+    /// Gives whether there was more than a page holds.
+    bool read(std::deque<Message>& page, std::int64_t& passed) {
+        constexpr std::size_t most = 256;
+        constexpr std::size_t most_bytes = 1u << 20;
+        LogRange range = range_;
+        range.from = passed + 1;
+        range.to = store_.head();  // what stands before is there for good
+        if (range.to < range.from) return false;
+        std::size_t bytes = 0;
+        bool full = false;
+        store_.read_log(range, [&](Message& message) {
+            bytes += message.payload.size();
+            page.push_back(std::move(message));
+            full = page.size() == most || bytes >= most_bytes;
+            return !full;
+        });
+        passed = full ? page.back().position : range.to;
+        return full;
+    }
+
+    Store& store_;
+    LogRange range_;
+    std::deque<Message> page_;
+    std::int64_t passed_;  // the last position that was looked at
+};
+
+/// All feeds of one kind, by channel. Shared between the engine and the handles, which may outlive it.
+template <class F>
+class Listeners {
+public:
+    /// Whether anybody listens: all that a commit, or publishing, costs when nobody does.
+    [[nodiscard]] bool any() const noexcept { return count_.load(std::memory_order_relaxed) != 0; }
+
+    /// False when the engine has gone.
+    bool add(const std::string& channel, std::shared_ptr<F> feed) {
+        const std::lock_guard lock(mutex_);
+        if (closed_) return false;
+        feeds_[channel].push_back(std::move(feed));
+        ++count_;
+        return true;
+    }
+    void remove(const std::string& channel, const F* feed) {
+        const std::lock_guard lock(mutex_);
+        const auto found = feeds_.find(channel);
+        if (found == feeds_.end()) return;
+        auto& list = found->second;
+        const auto place = std::find_if(list.begin(), list.end(), [&](const auto& each) { return each.get() == feed; });
+        if (place == list.end()) return;
+        // Its callback may have more to do with the App, which has to wait for it.
+        std::erase_if(leaving_, [](const auto& each) { return !each->busy(); });
+        if ((*place)->busy()) leaving_.push_back(*place);
+        list.erase(place);
+        if (list.empty()) feeds_.erase(found);
+        if (--count_ == 0 && on_empty_) on_empty_();
+    }
+    template <class Call>
+    std::size_t each(const std::string& channel, const Call& call) {
+        const std::lock_guard lock(mutex_);
+        const auto found = feeds_.find(channel);
+        if (found == feeds_.end()) return 0;
+        for (const auto& feed : found->second) call(*feed);
+        return found->second.size();
+    }
+    /// Called, until `close`, when the last has left.
+    void on_empty(std::function<void()> call) { on_empty_ = std::move(call); }
+    /// Ends all, and waits for those that are under way.
+    void close() {
+        std::vector<std::shared_ptr<F>> all;
+        {
+            const std::lock_guard lock(mutex_);
+            closed_ = true;
+            on_empty_ = nullptr;
+            for (const auto& [channel, list] : feeds_) all.insert(all.end(), list.begin(), list.end());
+            all.insert(all.end(), leaving_.begin(), leaving_.end());
+            feeds_.clear();
+            leaving_.clear();
+            count_ = 0;
+        }
+        for (const auto& feed : all) feed->close();
+    }
+
+private:
+    std::mutex mutex_;
+    std::unordered_map<std::string, std::vector<std::shared_ptr<F>>> feeds_;
+    std::vector<std::shared_ptr<F>> leaving_;  // stopped, but not over when that was last looked at
+    std::atomic<std::size_t> count_{0};
+    std::function<void()> on_empty_;
+    bool closed_ = false;
+};
+
+template <class T>
+struct FeedOf;
+template <>
+struct FeedOf<Notice> {
+    using Type = ChannelFeed;
+};
+template <>
+struct FeedOf<Message> {
+    using Type = LogFeed;
+};
+
+/// What a Subscription or Follower holds.
+template <class T>
+class Listening {
+public:
+    using F = typename FeedOf<T>::Type;
+
+    Listening(std::shared_ptr<Listeners<F>> listeners, std::string channel, std::shared_ptr<F> feed)
+        : listeners_(std::move(listeners)), channel_(std::move(channel)), feed_(std::move(feed)) {}
+    Listening(const Listening&) = delete;
+    Listening& operator=(const Listening&) = delete;
+    ~Listening() {
+        stop();
+        if (!thread_.joinable()) return;
+        if (thread_.get_id() == std::this_thread::get_id()) {
+            thread_.detach();
+        } else {
+            thread_.join();
+        }
+    }
+
+    /// Begins to listen; from here on nothing is missed.
+    void begin(typename F::Callback callback) {
+        if (callback) feed_->will_call_back();
+        if (!listeners_->add(channel_, feed_)) feed_->stop();
+        if (!callback) return;
+        thread_ = std::thread([feed = feed_, callback = std::move(callback)] { feed->run(callback); });
+    }
+    void stop() noexcept {
+        feed_->stop();
+        listeners_->remove(channel_, feed_.get());
+    }
+    [[nodiscard]] F& feed() noexcept { return *feed_; }
+    /// In a child process neither the thread nor whoever holds the locks exists: nothing may be touched.
+    [[nodiscard]] bool forked() const noexcept { return ::getpid() != pid_; }
+
+private:
+    const ::pid_t pid_ = ::getpid();
+    const std::shared_ptr<Listeners<F>> listeners_;
+    const std::string channel_;
+    const std::shared_ptr<F> feed_;
+    std::thread thread_;
+};
+
+template <class T>
+void leave(std::unique_ptr<Listening<T>>& listening) noexcept {
+    if (listening && listening->forked()) (void)listening.release();
+    listening.reset();
+}
+
 // ---- the engine
 
 /// The runtime behind App: its groups, their states, and the threads that work.
@@ -7243,11 +7718,15 @@ public:
         store.warn = [this](std::string_view text) { log(store_ ? Level::warning : Level::info, std::string(text)); };
         store_ = open_store(store);
         store_->on_commit([this](const Committed& commit) { note(commit); });
+        followers_->on_empty([this] { store_->interrupt_wait(); });  // perhaps nobody has to watch any more
     }
 
     ~Engine() {
         try {
+            subscribers_->close();
+            followers_->close();
             stop();
+            end_watch(true);
         } catch (const std::exception& error) {
             log(Level::error, std::string("stopping failed: ") + error.what());
         }
@@ -7510,7 +7989,7 @@ public:
         try {
             for (std::size_t i = 0; i < workers; ++i) threads_.emplace_back([this, i] { run_worker(i); });
             threads_.emplace_back([this] { run_timer(); });
-            if (!options_.path.empty()) threads_.emplace_back([this] { run_watcher(); });
+            watch();
         } catch (...) {
             join();
             throw;
@@ -7558,6 +8037,51 @@ public:
 
     [[nodiscard]] Store& store() noexcept { return *store_; }
     [[nodiscard]] const Registry& registry() const noexcept { return registry_; }
+
+    // ---- notifying
+
+    std::size_t publish(std::string_view channel, std::string_view text, const Message* message) {
+        if (!subscribers_->any()) return 0;
+        Notice notice{std::string(channel), std::string(text), {}, 0};
+        if (message) notice.message = *message;
+        return subscribers_->each(notice.channel, [&](ChannelFeed& feed) { feed.put(notice); });
+    }
+
+    std::unique_ptr<Listening<Notice>> subscribe(std::string_view channel, std::function<void(const Notice&)> callback,
+                                                 const SubscribeOptions& options) {
+        if (channel.empty()) throw Invalid("subscribe: the channel has no name");
+        if (options.limit == 0) {
+            throw Invalid("subscribe to '" + std::string(channel) + "': limit is 0, expected at least 1");
+        }
+        auto feed = std::make_shared<ChannelFeed>(
+            options.limit, [this](Level level, std::string text, std::string error, const Notice* notice) {
+                log(level, std::move(text),
+                    {{"error", std::move(error)}, {"channel", notice ? notice->channel : std::string()}});
+            });
+        auto listening = std::make_unique<Listening<Notice>>(subscribers_, std::string(channel), std::move(feed));
+        listening->begin(std::move(callback));
+        return listening;
+    }
+
+    std::unique_ptr<Listening<Message>> follow(const FollowOptions& options,
+                                               std::function<void(const Message&)> callback) {
+        std::int64_t from = 1;
+        switch (options.from.from) {
+            case Start::From::beginning: break;
+            case Start::From::now: from = store_->head() + 1; break;
+            case Start::From::position: from = std::max<std::int64_t>(options.from.position, 1); break;
+            case Start::From::time: from = store_->position_at(options.from.time); break;
+        }
+        auto feed = std::make_shared<LogFeed>(
+            *store_, options, from, [this](Level level, std::string text, std::string error, const Message* message) {
+                log(level, std::move(text),
+                    {{"error", std::move(error)}, {"position", message ? std::to_string(message->position) : ""}});
+            });
+        auto listening = std::make_unique<Listening<Message>>(followers_, std::string(), std::move(feed));
+        listening->begin(std::move(callback));
+        watch();
+        return listening;
+    }
 
 private:
     /// A claim that is still held after a commit did not take its work.
@@ -7679,10 +8203,10 @@ private:
         wake_.notify_all();
         timer_.notify_all();
         paused_.notify_all();
-        store_->interrupt_wait();
         for (auto& thread : threads_) thread.join();
         threads_.clear();
         running_ = false;
+        end_watch(false);
         worker_count_ = 0;
     }
 
@@ -8761,6 +9285,10 @@ private:
             }
         }
         wake(more);
+        if (followers_->any() && (!commit.types || !commit.types->empty())) wake_followers();
+    }
+    void wake_followers() {
+        followers_->each({}, [](LogFeed& feed) { feed.wake(); });
     }
 
     void mark(Member& member) {
@@ -8947,19 +9475,55 @@ private:
         }
     }
 
+    /// Lets a thread look at what other processes write, for as long as workers run or somebody follows the log.
+    void watch() {
+        if (options_.path.empty()) return;
+        const std::lock_guard lock(watch_mutex_);
+        if (watching_) return;
+        if (watcher_.joinable()) watcher_.join();
+        watcher_ = std::thread([this, turn = ++watch_turn_] { run_watcher(turn); });
+        watching_ = true;
+    }
+    void end_watch(bool although_followed) {
+        std::thread watcher;
+        {
+            const std::lock_guard lock(watch_mutex_);
+            if (!although_followed && followers_->any()) return;
+            ++watch_turn_;
+            watching_ = false;
+            watcher = std::move(watcher_);
+        }
+        watch_over_.notify_all();
+        store_->interrupt_wait();
+        if (watcher.joinable()) watcher.join();
+    }
+    /// Under watch_mutex_.
+    [[nodiscard]] bool to_watch(std::uint64_t turn) const {
+        return turn == watch_turn_ && (running_ || followers_->any());
+    }
+
     /// What other processes write may be work for every group.
-    void run_watcher() {
+    void run_watcher(std::uint64_t turn) {
         working_for = this;
-        while (!stopping_) {
+        for (;;) {
+            {
+                const std::lock_guard lock(watch_mutex_);
+                if (!to_watch(turn)) {
+                    if (turn == watch_turn_) watching_ = false;
+                    return;
+                }
+            }
             try {
                 if (!store_->wait_for_others(std::chrono::hours(1))) continue;
             } catch (const std::exception& error) {
                 trouble(error.what());
-                pause(std::chrono::milliseconds(100));
+                std::unique_lock lock(watch_mutex_);
+                watch_over_.wait_for(lock, std::chrono::milliseconds(100), [&] { return !to_watch(turn); });
             }
             ++foreign_;
             look_due_ = true;
             mark_all();
+            if (followers_->any()) wake_followers();
             const std::lock_guard lock(mutex_);
             timer_moved_ = true;
             timer_.notify_one();
@@ -8994,6 +9558,14 @@ private:
     std::mutex foreground_;  // run_until_idle
     Worker foreground_worker_;
 
+    const std::shared_ptr<Listeners<ChannelFeed>> subscribers_ = std::make_shared<Listeners<ChannelFeed>>();
+    const std::shared_ptr<Listeners<LogFeed>> followers_ = std::make_shared<Listeners<LogFeed>>();
+    std::mutex watch_mutex_;  // guards what follows; held while the watcher is started
+    std::condition_variable watch_over_;
+    std::thread watcher_;
+    bool watching_ = false;
+    std::uint64_t watch_turn_ = 0;  // counts watchers: an ended one does not go on beside the next
+
     std::mutex lifecycle_;  // start and stop
     std::vector<std::thread> threads_;
     std::atomic<std::size_t> worker_count_{0};
@@ -9022,6 +9594,50 @@ private:
 
 namespace sourced {
 
+Subscription::Subscription() noexcept = default;
+Subscription::Subscription(std::unique_ptr<detail::Listening<Notice>> listening) noexcept
+    : listening_(std::move(listening)) {}
+Subscription::Subscription(Subscription&& other) noexcept = default;
+Subscription& Subscription::operator=(Subscription&& other) noexcept {
+    if (this == &other) return *this;
+    detail::leave(listening_);
+    listening_ = std::move(other.listening_);
+    return *this;
+}
+Subscription::~Subscription() { detail::leave(listening_); }
+std::optional<Notice> Subscription::next() {
+    return listening_ ? listening_->feed().next(std::nullopt) : std::nullopt;
+}
+std::optional<Notice> Subscription::next(Duration timeout) {
+    return listening_ ? listening_->feed().next(timeout) : std::nullopt;
+}
+void Subscription::stop() noexcept {
+    if (listening_) listening_->stop();
+}
+bool Subscription::stopped() const noexcept { return !listening_ || listening_->feed().stopped(); }
+
+Follower::Follower() noexcept = default;
+Follower::Follower(std::unique_ptr<detail::Listening<Message>> listening) noexcept : listening_(std::move(listening)) {}
+Follower::Follower(Follower&& other) noexcept = default;
+Follower& Follower::operator=(Follower&& other) noexcept {
+    if (this == &other) return *this;
+    detail::leave(listening_);
+    listening_ = std::move(other.listening_);
+    return *this;
+}
+Follower::~Follower() { detail::leave(listening_); }
+std::optional<Message> Follower::next() {
+    return listening_ ? listening_->feed().next(std::nullopt) : std::nullopt;
+}
+std::optional<Message> Follower::next(Duration timeout) {
+    return listening_ ? listening_->feed().next(timeout) : std::nullopt;
+}
+void Follower::stop() noexcept {
+    if (listening_) listening_->stop();
+}
+bool Follower::stopped() const noexcept { return !listening_ || listening_->feed().stopped(); }
+std::int64_t Follower::position() const noexcept { return listening_ ? listening_->feed().position() : 0; }
+
 App::App(Options options) : engine_(std::make_unique<detail::Engine>(std::move(options))) {}
 
 App::~App() {
@@ -9032,6 +9648,26 @@ App::~App() {
 Messages App::dispatch(Messages messages) { return engine_->dispatch(std::move(messages)); }
 Messages App::history(std::string_view stream, const StreamRange& range) {
     return engine_->store().stream(stream, range);
+}
+
+std::size_t App::publish(std::string_view channel, std::string_view text) {
+    return engine_->publish(channel, text, nullptr);
+}
+std::size_t App::publish(std::string_view channel, const Message& message) {
+    return engine_->publish(channel, message.payload, &message);
+}
+Subscription App::subscribe(std::string_view channel, const SubscribeOptions& options) {
+    return Subscription(engine_->subscribe(channel, nullptr, options));
+}
+Subscription App::subscribe(std::string_view channel, std::function<void(const Notice&)> callback,
+                            const SubscribeOptions& options) {
+    if (!callback) throw Invalid("subscribe to '" + std::string(channel) + "': the callback is empty");
+    return Subscription(engine_->subscribe(channel, std::move(callback), options));
+}
+Follower App::follow(const FollowOptions& options) { return Follower(engine_->follow(options, nullptr)); }
+Follower App::follow(const FollowOptions& options, std::function<void(const Message&)> callback) {
+    if (!callback) throw Invalid("follow: the callback is empty");
+    return Follower(engine_->follow(options, std::move(callback)));
 }
 
 std::size_t App::run_until_idle() { return engine_->run_until_idle(); }

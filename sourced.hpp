@@ -708,6 +708,25 @@ struct Scheduled {
     Message message;
 };
 
+/// What came of changing one scheduled message.
+enum class ScheduleChange {
+    done,
+    has_run,  ///< too late: the message is in the log
+    unknown   ///< no message of this id waits, and none is in the log
+};
+
+/// What is sent again and again under a name.
+struct Recurring {
+    std::string name;
+    Duration every{};
+    /// The time of one occurrence, past or to come, that all others are counted from. Without it the first comes
+    /// one interval after it was declared.
+    std::optional<Time> first{};
+    Message message{};  ///< stream, type, payload and metadata of each occurrence; their ids are fresh
+    Time next{};        ///< of the occurrence that waits; filled by the store, as is its id
+    Id next_id{};
+};
+
 // ---- SQL on the same file -----------------------------------------------------
 
 /// A value bound to SQL or read from it.
@@ -1720,8 +1739,22 @@ public:
     virtual std::size_t promote(Time now, std::size_t limit = 1000) = 0;
     /// When the next message is due.
     [[nodiscard]] virtual std::optional<Time> next_due() = 0;
-    /// What waits, in order of due time.
-    [[nodiscard]] virtual std::vector<Scheduled> scheduled(std::size_t limit = 100) = 0;
+    /// What waits, in order of due time; for one stream, when it is given.
+    [[nodiscard]] virtual std::vector<Scheduled> scheduled(std::size_t limit = 100, std::string_view stream = {}) = 0;
+    /// Takes a message out of the schedule. Of a recurring one this occurrence is left out, the next comes in its time.
+    virtual ScheduleChange cancel(const Id& id) = 0;
+    /// Moves a scheduled message into the log at once. Of a recurring one this is an extra occurrence: the next
+    /// still comes in its time.
+    virtual ScheduleChange run_now(const Id& id) = 0;
+    /// Schedules a message again and again. The same again changes nothing; another interval, time or message under
+    /// a known name takes its place, and the occurrence that waits follows it. What became due while nobody
+    /// promoted comes once. Each occurrence is its own cause, with the name as "schedule" in its metadata.
+    /// Throws Invalid for a blank name and an interval that is not positive.
+    virtual void recur(const Recurring& recurring) = 0;
+    /// Ends it, with the occurrence that waits; false when there is none of this name.
+    virtual bool cancel_recurring(std::string_view name) = 0;
+    /// All of them, by name.
+    [[nodiscard]] virtual std::vector<Recurring> recurring() = 0;
 
     // ---- groups
 
@@ -1771,6 +1804,7 @@ struct StoreOptions {
     std::size_t checkpoint_bytes = 16u << 20;  ///< size of the WAL at which it is brought into the file
     std::function<void(std::string_view warning)> warn{};
     std::string vfs{};  ///< name of a SQLite VFS; empty: the default one
+    std::uint64_t seed = 0;  ///< of the ids of recurring messages; 0: from the system
 };
 
 /// Opens or creates a file of the engine. Throws StoreError: not a database, another
@@ -1820,7 +1854,7 @@ struct VerifyOptions {
 ///     I5   what came of a command was written in one transaction, once
 ///     I7   what came of a stream's commands follows the order of the commands
 ///     I8   a claim has an owner that is known, and nothing else has one
-///     I9   a message is scheduled or in the log, not both
+///     I9   a message is scheduled or in the log, not both; of what recurs the next one waits
 ///     I10  what was acknowledged is in the log or scheduled (VerifyOptions::acknowledged)
 ///     I11  row checksums, the engine's own schema, integrity_check and foreign_key_check
 ///     I12  a stopped group holds no claim
@@ -2042,6 +2076,48 @@ public:
     template <class A, class C>
     Result handle(std::string_view stream, const C& command);
 
+    // ---- sending later
+
+    /// Keeps a message until `time` and gives it as it waits, with its id. It enters the log when it is due and
+    /// somebody works: never early, exactly once whatever processes share the file, in order of due time. One whose
+    /// time has passed is due at once. Throws as dispatch() does.
+    ///
+    ///     const auto id = app.schedule("mailer", SendReminder{"joe"}, 20min).id;
+    ///     app.cancel(id);
+    template <class Precision>
+    Message schedule(std::string_view stream, Message message, std::chrono::sys_time<Precision> time) {
+        return do_schedule(stream, std::move(message), std::chrono::ceil<Duration>(time));
+    }
+    /// So long after now. Throws Invalid for a negative time.
+    SOURCED_API Message schedule(std::string_view stream, Message message, Duration delay);
+    /// What waits, in order of due time; for one stream, when it is given.
+    [[nodiscard]] SOURCED_API std::vector<Scheduled> scheduled(std::size_t limit = 100, std::string_view stream = {});
+    /// Takes a scheduled message back. See Store::cancel.
+    SOURCED_API ScheduleChange cancel(const Id& id);
+    /// Does not wait for its time. See Store::run_now.
+    SOURCED_API ScheduleChange run_now(const Id& id);
+
+    /// Sends a message at an interval for as long as the file lives, restarts included: declare it at each start.
+    ///
+    ///     app.every("nightly", 24h, "report", WriteReport{});  // first in 24 hours
+    ///     app.every("nightly", 24h, "report", WriteReport{}, at_two_o_clock);
+    ///
+    /// The name stands for it in the file. The same again changes nothing; another interval, time, stream or message
+    /// under the name takes its place. What fell due while nothing ran comes once, not as often as it was missed.
+    /// Each occurrence is a message with an id of its own, its own cause, and the metadata "schedule" is the name.
+    /// `first` is the time of one occurrence, past or to come, that all others are counted from. Throws as
+    /// dispatch() does, and Invalid for a blank name or an interval that is not positive.
+    template <class Precision>
+    void every(std::string_view name, Duration interval, std::string_view stream, Message message,
+               std::chrono::sys_time<Precision> first) {
+        do_every(name, interval, stream, std::move(message), std::chrono::ceil<Duration>(first));
+    }
+    void every(std::string_view name, Duration interval, std::string_view stream, Message message) {
+        do_every(name, interval, stream, std::move(message), std::nullopt);
+    }
+    /// Ends it; false when there is none of this name.
+    SOURCED_API bool cancel_every(std::string_view name);
+
     // ---- looking
 
     /// The state of an actor or event-sourced projector, as of the seq `upto` (included).
@@ -2107,6 +2183,9 @@ public:
 private:
     SOURCED_API void do_add(std::unique_ptr<Reactor> reactor);
     SOURCED_API Message do_dispatch(std::string_view stream, Message message);
+    SOURCED_API Message do_schedule(std::string_view stream, Message message, Time time);
+    SOURCED_API void do_every(std::string_view name, Duration interval, std::string_view stream, Message message,
+                              std::optional<Time> first);
     SOURCED_API Result do_handle(const detail::Definition& definition, std::string_view stream, Message command);
     SOURCED_API std::pair<detail::Box, std::int64_t> do_load(const detail::Definition& definition,
                                                              std::string_view stream, std::int64_t upto);
@@ -7714,6 +7793,7 @@ public:
         store.busy_timeout = options_.busy_timeout;
         store.checkpoint_bytes = options_.checkpoint_bytes;
         store.max_payload = options_.limits.bytes;
+        store.seed = seed_ + 1;  // ids of its own
         // What the store says while it is being opened is advice, later it is trouble.
         store.warn = [this](std::string_view text) { log(store_ ? Level::warning : Level::info, std::string(text)); };
         store_ = open_store(store);
@@ -7820,6 +7900,28 @@ public:
             }
         }
         return messages;
+    }
+
+    Message schedule(std::string_view stream, Message message, Time time) {
+        complete(message, stream);
+        check(message);
+        std::vector<Scheduled> one(1);
+        one.front().due_at = time;
+        one.front().message = std::move(message);
+        store_->schedule(one);
+        return std::move(one.front().message);
+    }
+
+    void every(std::string_view name, Duration interval, std::string_view stream, Message message,
+               std::optional<Time> first) {
+        complete(message, stream);
+        check(message);
+        Recurring recurring;
+        recurring.name = name;
+        recurring.every = interval;
+        recurring.first = first;
+        recurring.message = std::move(message);
+        store_->recur(recurring);
     }
 
     struct Handling {
@@ -9649,6 +9751,24 @@ Messages App::dispatch(Messages messages) { return engine_->dispatch(std::move(m
 Messages App::history(std::string_view stream, const StreamRange& range) {
     return engine_->store().stream(stream, range);
 }
+
+Message App::do_schedule(std::string_view stream, Message message, Time time) {
+    return engine_->schedule(stream, std::move(message), time);
+}
+Message App::schedule(std::string_view stream, Message message, Duration delay) {
+    if (delay < Duration(0)) throw Invalid("schedule '" + message.type + "': the delay is negative");
+    return engine_->schedule(stream, std::move(message), engine_->options().clock() + delay);
+}
+std::vector<Scheduled> App::scheduled(std::size_t limit, std::string_view stream) {
+    return engine_->store().scheduled(limit, stream);
+}
+ScheduleChange App::cancel(const Id& id) { return engine_->store().cancel(id); }
+ScheduleChange App::run_now(const Id& id) { return engine_->store().run_now(id); }
+void App::do_every(std::string_view name, Duration interval, std::string_view stream, Message message,
+                   std::optional<Time> first) {
+    engine_->every(name, interval, stream, std::move(message), first);
+}
+bool App::cancel_every(std::string_view name) { return engine_->store().cancel_recurring(name); }
 
 std::size_t App::publish(std::string_view channel, std::string_view text) {
     return engine_->publish(channel, text, nullptr);

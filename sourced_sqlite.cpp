@@ -132,7 +132,7 @@ CREATE VIEW sourced_lag AS
 // What version 2 adds; a file of version 1 gets it when it is opened.
 constexpr const char* schema_2_sql = R"sql(
 -- What is sent again and again, by name: every so many microseconds, first at `first` or an interval after it was
--- declared (null). due_at, message_id: the occurrence that waits in sourced_scheduled. The rest is what each is made of.
+-- declared (null). due_at, message_id: the occurrence that waits in sourced_scheduled. The rest: what each is made of.
 CREATE TABLE sourced_recurring(
     name TEXT PRIMARY KEY, every INTEGER NOT NULL CHECK(every > 0), first INTEGER,
     due_at INTEGER NOT NULL, message_id BLOB NOT NULL UNIQUE CHECK(length(message_id) = 16),
@@ -647,6 +647,10 @@ struct StoredMessage {
 
 // ==== The writer ===============================================================
 
+#define SOURCED_PRIVATE_SELECT_RECURRING                                                                          \
+    "SELECT r.name, r.every, r.first, r.due_at, r.message_id, r.stream, t.name, t.kind, r.schema, r.metadata, " \
+    "r.payload FROM sourced_recurring r JOIN sourced_types t ON t.id = r.type "
+
 /// One piece of work for the writer connection.
 struct Unit {
     std::function<void()> work;
@@ -693,7 +697,8 @@ thread_local const Inside* Inside::innermost_ = nullptr;
 /// below `submit` is used by the leader only.
 class Writer {
 public:
-    explicit Writer(const StoreOptions& options) : options_(options) {
+    explicit Writer(const StoreOptions& options)
+        : options_(options), ids_(options.seed != 0 ? IdSource(options.seed) : IdSource()) {
         connect();
         identify();
     }
@@ -843,12 +848,105 @@ public:
                 fill_scheduled(due.emplace_back(1).front(), row, 1);
             }
         }
-        has_scheduled_ = false;  // while they move: their ids are no strangers here
-        for (const auto row : rows) delete_scheduled_.run(row);
-        for (const auto& one : due) append(one.front().stream, one, any_seq);
-        write_rows();
-        has_scheduled_.reset();
+        move_to_log(rows, due);
+        for (auto& recurring : recurring_until(until)) {
+            if (is_waiting(recurring.next_id)) continue;  // not among the first `limit`
+            // What was missed comes once: the next lies ahead.
+            const auto missed = (until - recurring.next) / recurring.every;
+            put_next(recurring, recurring.next + recurring.every * (missed + 1));
+        }
         return due.size();
+    }
+
+    ScheduleChange cancel(const Id& id) {
+        const auto row = waiting_row(id, nullptr);
+        if (!row) return has_run(id);
+        delete_scheduled_.run(*row);
+        if (auto recurring = recurring_of(id)) put_next(*recurring, recurring->next + recurring->every);
+        return ScheduleChange::done;
+    }
+
+    ScheduleChange run_now(const Id& id) {
+        std::vector<Messages> one(1, Messages(1));
+        const auto row = waiting_row(id, &one.front().front());
+        if (!row) return has_run(id);
+        move_to_log({*row}, one);
+        if (auto recurring = recurring_of(id)) put_next(*recurring, recurring->next);
+        return ScheduleChange::done;
+    }
+
+    void recur(const Recurring& wanted) {
+        const std::string tried = "every '" + wanted.name + "': ";
+        if (wanted.name.find_first_not_of(" \t\r\n") == std::string::npos) throw Invalid(tried + "the name is blank");
+        check_stream_name(wanted.message.stream);
+        check(wanted.message);
+        const Time now = options_.clock();
+        if (wanted.every <= Duration(0) || wanted.every > Time::max() - now) {
+            throw Invalid(tried + "the interval is " + std::to_string(wanted.every.count()) +
+                          " microseconds, it has to be positive");
+        }
+        Recurring fresh = wanted;
+        fresh.message.metadata.set("schedule", wanted.name);
+        std::optional<Recurring> known;
+        {
+            auto row = recurring_by_name_(wanted.name);
+            if (row.next()) known = recurring_from(row);
+        }
+        const bool same_rhythm = known && known->every == fresh.every &&
+                                 known->first.has_value() == fresh.first.has_value() &&
+                                 (!fresh.first || (*known->first - *fresh.first) % fresh.every == Duration(0));
+        const bool same_message = known && known->message.stream == fresh.message.stream &&
+                                  known->message.type == fresh.message.type &&
+                                  known->message.schema == fresh.message.schema &&
+                                  known->message.payload == fresh.message.payload &&
+                                  known->message.metadata == fresh.message.metadata;
+        if (same_rhythm && same_message) return;
+        Time next = now + fresh.every;
+        if (same_rhythm) {
+            next = known->next;
+        } else if (fresh.first) {
+            next = *fresh.first;
+            if (next < now) next += fresh.every * ((now - next + fresh.every - Duration(1)) / fresh.every);
+        } else if (known && !known->first) {
+            next = std::max(known->next - known->every + fresh.every, now);
+        }
+        (void)cancel_recurring(wanted.name);
+        const Message& message = fresh.message;
+        insert_recurring_.run(fresh.name, fresh.every.count(),
+                              fresh.first ? std::optional(micros(*fresh.first)) : std::nullopt, micros(next),
+                              message.id, message.stream, type_id(message.type, message.kind), message.schema,
+                              metadata(message), std::string_view(message.payload));
+        put_next(fresh, next);
+    }
+
+    bool cancel_recurring(std::string_view name) {
+        std::optional<Recurring> known;
+        {
+            auto row = recurring_by_name_(name);
+            if (row.next()) known = recurring_from(row);
+        }
+        if (!known) return false;
+        if (const auto row = waiting_row(known->next_id, nullptr)) delete_scheduled_.run(*row);
+        delete_recurring_.run(name);
+        return true;
+    }
+
+    /// Columns: name, every, first, next, its id, stream, type's name and kind, schema, metadata, payload.
+    static Recurring recurring_from(const Cursor& row) {
+        Recurring recurring;
+        recurring.name = row.text(0);
+        recurring.every = Duration(row.integer(1));
+        if (!row.null(2)) recurring.first = time_of(row.integer(2));
+        recurring.next = time_of(row.integer(3));
+        recurring.next_id = id_of(row, 4);
+        Message& message = recurring.message;
+        message.stream = row.text(5);
+        message.type = row.text(6);
+        message.kind = row.integer(7) == 0 ? Kind::command : Kind::event;
+        message.schema = static_cast<int>(row.integer(8));
+        if (!row.null(9)) message.metadata = Metadata::parse(row.text(9));
+        message.payload = row.text(10);
+        return recurring;
     }
 
     /// Reads columns of sourced_scheduled behind `first`: due_at, stream, type name, kind, schema, ids ...
@@ -1690,6 +1788,50 @@ private:
         recent_.push_back(message);
     }
 
+    // ---- the schedule
+
+    void move_to_log(const std::vector<std::int64_t>& rows, const std::vector<Messages>& messages) {
+        has_scheduled_ = false;  // while they move: their ids are no strangers here
+        for (const auto row : rows) delete_scheduled_.run(row);
+        for (const auto& one : messages) append(one.front().stream, one, any_seq);
+        write_rows();
+        has_scheduled_.reset();
+    }
+
+    /// The row of a scheduled message, which is read when it is asked for.
+    std::optional<std::int64_t> waiting_row(const Id& id, Message* message) {
+        auto row = waiting_by_id_(id);
+        if (!row.next()) return std::nullopt;
+        if (message) fill_scheduled(*message, row, 1);
+        return row.integer(0);
+    }
+    ScheduleChange has_run(const Id& id) {
+        write_rows();
+        return is_logged(id) ? ScheduleChange::has_run : ScheduleChange::unknown;
+    }
+    [[nodiscard]] bool is_waiting(const Id& id) { return waiting_by_id_(id).next(); }
+
+    std::vector<Recurring> recurring_until(Time time) {
+        std::vector<Recurring> found;
+        auto row = recurring_until_(micros(time));
+        while (row.next()) found.push_back(recurring_from(row));
+        return found;
+    }
+    std::optional<Recurring> recurring_of(const Id& occurrence) {
+        auto row = recurring_by_occurrence_(occurrence);
+        if (!row.next()) return std::nullopt;
+        return recurring_from(row);
+    }
+
+    /// Schedules the next occurrence.
+    void put_next(const Recurring& recurring, Time due_at) {
+        Scheduled next{due_at, recurring.message};
+        next.message.id = Id::make(time_of(now()), ids_);
+        next.message.causation = next.message.correlation = next.message.id;
+        schedule(next, next.message.stream);
+        update_recurring_.run(micros(due_at), next.message.id, recurring.name);
+    }
+
     [[nodiscard]] bool has_scheduled() {
         if (!has_scheduled_) {
             auto row = any_scheduled_();
@@ -2207,6 +2349,7 @@ private:
     static constexpr std::size_t searched_at_most = 32'768;
 
     const StoreOptions& options_;
+    IdSource ids_;  // of recurring messages
     std::unique_ptr<Connection> connection_;
     Bank bank_;
 
@@ -2324,6 +2467,20 @@ private:
         "c.occurred_at, c.metadata, c.payload FROM sourced_scheduled c JOIN sourced_types t ON t.id = c.type "
         "WHERE c.due_at <= ? ORDER BY c.due_at, c.id LIMIT ?"};
     Statement delete_scheduled_{bank_, "DELETE FROM sourced_scheduled WHERE id = ?"};
+    Statement waiting_by_id_{
+        bank_,
+        "SELECT c.id, c.due_at, c.stream, t.name, t.kind, c.schema, c.message_id, c.causation, c.correlation, "
+        "c.occurred_at, c.metadata, c.payload FROM sourced_scheduled c JOIN sourced_types t ON t.id = c.type "
+        "WHERE c.message_id = ?"};
+    Statement recurring_by_name_{bank_, SOURCED_PRIVATE_SELECT_RECURRING "WHERE r.name = ?"};
+    Statement recurring_by_occurrence_{bank_, SOURCED_PRIVATE_SELECT_RECURRING "WHERE r.message_id = ?"};
+    Statement recurring_until_{bank_, SOURCED_PRIVATE_SELECT_RECURRING "WHERE r.due_at <= ? ORDER BY r.due_at, r.name"};
+    Statement insert_recurring_{
+        bank_,
+        "INSERT INTO sourced_recurring(name, every, first, due_at, message_id, stream, type, schema, metadata, "
+        "payload) VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"};
+    Statement update_recurring_{bank_, "UPDATE sourced_recurring SET due_at = ?, message_id = ? WHERE name = ?"};
+    Statement delete_recurring_{bank_, "DELETE FROM sourced_recurring WHERE name = ?"};
     Statement group_by_id_{bank_, "SELECT name, status, begins, scanned, handles FROM sourced_groups WHERE id = ?"};
     Statement group_by_name_{bank_, "SELECT id FROM sourced_groups WHERE name = ? AND active = 1"};
     Statement insert_group_{bank_,
@@ -2483,9 +2640,9 @@ public:
         auto row = next_due_();
         return row.next() && !row.null(0) ? std::optional(time_of(row.integer(0))) : std::nullopt;
     }
-    [[nodiscard]] std::vector<Scheduled> scheduled(std::size_t count) {
+    [[nodiscard]] std::vector<Scheduled> scheduled(std::size_t count, std::string_view stream) {
         std::vector<Scheduled> entries;
-        auto row = scheduled_(limit(count));
+        auto row = stream.empty() ? scheduled_(limit(count)) : scheduled_for_(limit(count), stream);
         while (row.next()) {
             Scheduled entry;
             entry.due_at = time_of(row.integer(0));
@@ -2493,6 +2650,13 @@ public:
             entries.push_back(std::move(entry));
         }
         return entries;
+    }
+
+    [[nodiscard]] std::vector<Recurring> recurring() {
+        std::vector<Recurring> found;
+        auto row = recurring_();
+        while (row.next()) found.push_back(Writer::recurring_from(row));
+        return found;
     }
 
     /// Nothing is ready, claimed or waiting, and nothing behind `scanned` is of interest.
@@ -2698,6 +2862,12 @@ private:
         "SELECT c.due_at, c.stream, t.name, t.kind, c.schema, c.message_id, c.causation, c.correlation, "
         "c.occurred_at, c.metadata, c.payload FROM sourced_scheduled c JOIN sourced_types t ON t.id = c.type "
         "ORDER BY c.due_at, c.id LIMIT ?"};
+    Statement scheduled_for_{
+        bank_,
+        "SELECT c.due_at, c.stream, t.name, t.kind, c.schema, c.message_id, c.causation, c.correlation, "
+        "c.occurred_at, c.metadata, c.payload FROM sourced_scheduled c JOIN sourced_types t ON t.id = c.type "
+        "WHERE c.stream = ?2 ORDER BY c.due_at, c.id LIMIT ?1"};
+    Statement recurring_{bank_, SOURCED_PRIVATE_SELECT_RECURRING "ORDER BY r.name"};
     Statement counts_{bank_,
                       "SELECT (SELECT count(*) FROM sourced_streams WHERE seq > 0), "
                       "(SELECT count(*) FROM sourced_scheduled)"};
@@ -2745,6 +2915,7 @@ private:
 };
 
 #undef SOURCED_PRIVATE_SELECT_MESSAGES
+#undef SOURCED_PRIVATE_SELECT_RECURRING
 
 // ==== The store ================================================================
 
@@ -2886,10 +3057,41 @@ public:
         reading("read the schedule", [&](Reading& reading) { due = reading.next_due(); });
         return due;
     }
-    std::vector<Scheduled> scheduled(std::size_t limit) override {
+    std::vector<Scheduled> scheduled(std::size_t limit, std::string_view stream) override {
         std::vector<Scheduled> entries;
-        reading("read the schedule", [&](Reading& reading) { entries = reading.scheduled(limit); });
+        reading("read the schedule", [&](Reading& reading) { entries = reading.scheduled(limit, stream); });
         return entries;
+    }
+    ScheduleChange cancel(const Id& id) override {
+        ScheduleChange change{};
+        Unit unit;
+        unit.work = [&] { change = writer_.cancel(id); };
+        submit(unit, [&] { return "cancel message " + id.to_string(); });
+        return change;
+    }
+    ScheduleChange run_now(const Id& id) override {
+        ScheduleChange change{};
+        Unit unit;
+        unit.work = [&] { change = writer_.run_now(id); };
+        submit(unit, [&] { return "run message " + id.to_string() + " now"; });
+        return change;
+    }
+    void recur(const Recurring& recurring) override {
+        Unit unit;
+        unit.work = [&] { writer_.recur(recurring); };
+        submit(unit, [&] { return "schedule '" + recurring.name + "' again and again"; });
+    }
+    bool cancel_recurring(std::string_view name) override {
+        bool found = false;
+        Unit unit;
+        unit.work = [&] { found = writer_.cancel_recurring(name); };
+        submit(unit, [&] { return "cancel '" + std::string(name) + "'"; });
+        return found;
+    }
+    std::vector<Recurring> recurring() override {
+        std::vector<Recurring> found;
+        reading("read the schedule", [&](Reading& reading) { found = reading.recurring(); });
+        return found;
     }
 
     // ---- groups
@@ -3388,9 +3590,9 @@ private:
         if (const auto found = integer("PRAGMA application_id"); found != application_id) {
             violated("I11", text_of("application_id is ", found, ", expected ", application_id));
         }
-        const auto version = integer("SELECT value FROM sourced_meta WHERE key = 'schema_version'");
-        if (version < 1 || version > schema_version) {
-            throw StoreError(text_of("it has schema version ", version, ", this program knows ", schema_version));
+        version_ = integer("SELECT value FROM sourced_meta WHERE key = 'schema_version'");
+        if (version_ < 1 || version_ > schema_version) {
+            throw StoreError(text_of("it has schema version ", version_, ", this program knows ", schema_version));
         }
         // Bytes 18 and 19 say how the file is written and read. A file that says it cannot be written still reads.
         std::array<char, 20> header{};
@@ -3402,7 +3604,7 @@ private:
         }
         Connection blank(":memory:", SQLITE_OPEN_READWRITE, "");
         blank.execute(schema_sql);
-        if (version > 1) blank.execute(schema_2_sql);  // else nobody has opened it since
+        if (version_ > 1) blank.execute(schema_2_sql);  // else nobody has opened it since
         for (const auto& expected : blank.query("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL", {})) {
             const auto found = connection_.query("SELECT sql FROM sqlite_master WHERE name = ?", {expected.text(0)});
             if (found.size() != 1 || found.front().text(0) != expected.text(1)) {
@@ -3826,6 +4028,14 @@ private:
                          row.text(0));
             }
         }
+        if (version_ < 2) return;
+        auto recurring = recurring_();
+        while (recurring.next()) {
+            if (!recurring.null(1) && recurring.integer(1) == recurring.integer(2)) continue;
+            violated("I9", text_of("the recurring message '", recurring.text(0), "' is due at ", recurring.integer(2),
+                                   recurring.null(1) ? std::string(", but nothing waits")
+                                                     : text_of(", what waits is due at ", recurring.integer(1))));
+        }
     }
 
     void check_acknowledged() {
@@ -3841,6 +4051,7 @@ private:
     Bank bank_;
     std::vector<Violation> violations_;
 
+    std::int64_t version_ = 0;
     std::int64_t head_ = 0;
     std::int64_t messages_ = 0;
     std::uint64_t stream_sum_ = 0;  // of all messages, whatever their order
@@ -3888,6 +4099,9 @@ private:
         bank_,
         "SELECT c.stream, c.message_id, m.position, t.id FROM sourced_scheduled c "
         "LEFT JOIN sourced_messages m ON m.id = c.message_id LEFT JOIN sourced_types t ON t.id = c.type"};
+    Statement recurring_{bank_,
+                         "SELECT r.name, c.due_at, r.due_at FROM sourced_recurring r "
+                         "LEFT JOIN sourced_scheduled c ON c.message_id = r.message_id"};
 };
 
 /// Fixed in 3.51.3, 3.50.7 and 3.44.6: https://sqlite.org/wal.html#walresetbug

@@ -119,4 +119,230 @@ TEST_CASE("Migration: a newer file is refused and left alone") {
     CHECK(old.version() == 3);
 }
 
+// ==== Messages that wait =======================================================
+
+std::vector<std::string> names_in(App& app, std::string_view stream) {
+    std::vector<std::string> names;
+    for (const auto& message : app.history(stream)) {
+        if (message.is<Added>()) names.push_back(message.as<Added>().name);
+    }
+    return names;
+}
+
+TEST_CASE("L1: the App keeps a message until its time, or for a while") {
+    testing::Clock clock;
+    App app({.clock = clock});
+    app.add<List>();
+    app.dispatch("s1", Add{"m0"});
+    const Message m1 = app.schedule("s1", Add{"m1"}, 2s);
+    app.schedule("s1", Add{"m2"}, clock.now() + 2s);
+    app.schedule("s1", Add{"m3"}, std::chrono::system_clock::time_point(clock.now() + 10s));
+    CHECK(m1.stream == "s1");
+    CHECK(app.store().find(m1.id) == std::nullopt);
+    app.run_until_idle();
+    CHECK(names_in(app, "s1") == std::vector<std::string>{"m0"});
+    clock.advance(3s);
+    app.run_until_idle();
+    CHECK(names_in(app, "s1") == std::vector<std::string>{"m0", "m1", "m2"});
+    CHECK(app.store().find(m1.id)->recorded_at == clock.now());
+    clock.advance(8s);
+    app.run_until_idle();
+    CHECK(names_in(app, "s1") == std::vector<std::string>{"m0", "m1", "m2", "m3"});
+    app.schedule("s1", Add{"past"}, clock.now() - 1h);
+    app.run_until_idle();
+    CHECK(names_in(app, "s1").back() == "past");
+}
+
+TEST_CASE("Schedule: what cannot be scheduled is refused with a sentence") {
+    App app;
+    app.add<List>();
+    CHECK_THROWS_WITH_AS(app.schedule("s", Add{"m"}, -1s), "schedule 'list.add': the delay is negative", Invalid);
+    CHECK_THROWS_AS(app.schedule(" ", Add{"m"}, 1s), Invalid);
+    Message wrong = Add{"m"};
+    wrong.payload = R"({"name":7})";
+    CHECK_THROWS_AS(app.schedule("s", wrong, 1s), Invalid);
+    CHECK_THROWS_AS(app.every("tick", 1s, "s", wrong), Invalid);
+    CHECK_THROWS_AS(app.every("tick", 0s, "s", Add{"m"}), Invalid);
+    CHECK(app.scheduled().empty());
+    const Message message = app.schedule("s", Add{"m"}, 1h);
+    app.schedule("s", message, 2h);  // the same once more is no mistake
+    CHECK(app.scheduled().size() == 1);
+    CHECK_THROWS_AS(app.schedule("t", message.to("t"), 1h), Invalid);
+}
+
+TEST_CASE("Schedule: listed, cancelled and run now from the App") {
+    testing::Clock clock;
+    App app({.clock = clock});
+    app.add<List>();
+    const Id one = app.schedule("s1", Add{"one"}, 1h).id;
+    const Id two = app.schedule("s2", Add{"two"}, 2h).id;
+    CHECK(app.scheduled().size() == 2);
+    CHECK(app.scheduled(10, "s2").at(0).due_at == clock.now() + 2h);
+    CHECK(app.cancel(one) == ScheduleChange::done);
+    CHECK(app.run_now(two) == ScheduleChange::done);
+    app.run_until_idle();
+    CHECK(names_in(app, "s2") == std::vector<std::string>{"two"});
+    CHECK(app.cancel(two) == ScheduleChange::has_run);
+    CHECK(app.run_now(one) == ScheduleChange::unknown);
+    clock.advance(3h);
+    CHECK(app.run_until_idle() == 0);
+}
+
+TEST_CASE("I4: what a reaction schedules keeps cause and correlation, and can be cancelled until it is due") {
+    testing::Clock clock;
+    App app({.clock = clock});
+    app.add<List>();
+    const Message source = app.dispatch("s1", Add{"apple"});
+    app.run_until_idle();
+    CHECK(names_in(app, "s1") == std::vector<std::string>{"apple"});
+    const auto waiting = app.scheduled();
+    REQUIRE(waiting.size() == 1);
+    CHECK(waiting[0].due_at == clock.now() + 24h);
+    CHECK(waiting[0].message.correlation == source.id);
+    SUBCASE("in its time it is there, and the source does not come again") {
+        clock.advance(24h + 1s);
+        CHECK(app.run_until_idle() == 2);  // it, and its event
+        const auto later = app.store().find(waiting[0].message.id);
+        REQUIRE(later);
+        CHECK(later->causation == app.history("s1").at(1).id);
+        CHECK(later->correlation == source.id);
+        CHECK(names_in(app, "s1") == std::vector<std::string>{"apple", "later"});
+    }
+    SUBCASE("cancelled it never comes") {
+        CHECK(app.cancel(waiting[0].message.id) == ScheduleChange::done);
+        clock.advance(48h);
+        CHECK(app.run_until_idle() == 0);
+    }
+}
+
+TEST_CASE("Every: a message comes at its interval, across restarts, and each is handled") {
+    const Directory directory;
+    testing::Clock clock;
+    const auto begin = [&](std::string name, Duration interval = 24h) {
+        auto app = std::make_unique<App>(Options{.path = directory.file(), .clock = clock});
+        app->add<List>();
+        app->every("nightly", interval, "report", Add{std::move(name)});
+        return app;
+    };
+    auto app = begin("one");
+    CHECK(app->run_until_idle() == 0);
+    clock.advance(24h);
+    CHECK(app->run_until_idle() > 0);
+    CHECK(names_in(*app, "report") == std::vector<std::string>{"one"});
+    CHECK(app->history("report").at(0).metadata.get("schedule") == "nightly");
+    CHECK(app->history("report").at(0).causation == app->history("report").at(0).id);
+
+    clock.advance(20h);
+    app.reset();
+    app = begin("one");  // its rhythm does not begin anew
+    clock.advance(4h);
+    app->run_until_idle();
+    CHECK(names_in(*app, "report").size() == 2);
+
+    app.reset();
+    clock.advance(240h);  // nothing ran: ten were missed
+    app = begin("two");
+    app->run_until_idle();
+    CHECK(names_in(*app, "report") == std::vector<std::string>{"one", "one", "two"});
+    clock.advance(24h);
+    app->run_until_idle();
+    CHECK(names_in(*app, "report").size() == 4);
+
+    app->every("nightly", 1h, "report", Add{"hourly"});
+    clock.advance(1h);
+    app->run_until_idle();
+    CHECK(names_in(*app, "report").back() == "hourly");
+    CHECK(app->cancel_every("nightly"));
+    CHECK_FALSE(app->cancel_every("nightly"));
+    clock.advance(240h);
+    CHECK(app->run_until_idle() == 0);
+    app.reset();
+    CHECK(problems_of(directory.file()) == "");
+}
+
+TEST_CASE("Every: at a time of day that has passed it begins with the next") {
+    testing::Clock clock;
+    App app({.clock = clock});
+    app.add<List>();
+    const Time two_o_clock = clock.now() + 2h;
+    clock.advance(30h);
+    app.every("nightly", 24h, "report", Add{"night"}, two_o_clock);
+    CHECK(app.scheduled().at(0).due_at == two_o_clock + 48h);
+    app.every("nightly", 24h, "report", Add{"night"}, two_o_clock + 24h);  // the same rhythm
+    CHECK(app.scheduled().at(0).due_at == two_o_clock + 48h);
+    app.every("nightly", 24h, "report", Add{"night"}, two_o_clock + 1h);
+    CHECK(app.scheduled().at(0).due_at == two_o_clock + 49h);
+}
+
+TEST_CASE("child: promoter" * doctest::skip()) {
+    const auto arguments = support::Child::arguments();
+    auto store = open_store({.path = arguments.at(0), .busy_timeout = 1min});
+    support::Child::report("ready");
+    if (!support::Child::told()) return;
+    std::size_t moved = 0;
+    for (int idle = 0; idle < 3;) {
+        const auto count = store->promote(Time(std::chrono::hours(24 * 365 * 100)), 5);
+        moved += count;
+        idle = count == 0 ? idle + 1 : 0;
+    }
+    support::Child::report(std::to_string(moved));
+}
+
+TEST_CASE("L2: several processes promote every message exactly once, recurring ones included") {
+    const Directory directory;
+    const auto store = open_store({.path = directory.file()});
+    std::vector<Scheduled> entries;
+    for (int i = 0; i < 300; ++i) {
+        entries.push_back({Time(std::chrono::seconds(i % 7)), Message(Add{"m"}).to("s" + std::to_string(i % 5))});
+    }
+    store->schedule(entries);
+    Recurring recurring;
+    recurring.name = "once in a life";
+    recurring.every = std::chrono::hours(24 * 365 * 300);
+    recurring.first = Time(std::chrono::hours(24 * 365 * 90));
+    recurring.message = Message(Add{"r"}).to("r");
+    store->recur(recurring);
+    std::vector<std::unique_ptr<support::Child>> children;
+    for (int i = 0; i < 3; ++i) {
+        children.push_back(std::make_unique<support::Child>("promoter", std::vector{directory.file()}));
+        REQUIRE(children.back()->line() == "ready");
+    }
+    for (const auto& child : children) child->tell("go");
+    int moved = 0;
+    for (const auto& child : children) moved += std::stoi(child->line().value_or("0"));
+    CHECK(moved == 301);
+    CHECK(store->head() == 301);
+    CHECK(store->stream_seq("r") == 1);
+    CHECK(store->scheduled().size() == 1);
+    CHECK(store->next_due() == *recurring.first + recurring.every);
+    CHECK(problems_of(directory.file()) == "");
+}
+
+TEST_CASE("Every: two processes that declare the same have one, and verify sees what is missing") {
+    const Directory directory;
+    testing::Clock clock;
+    App one({.path = directory.file(), .clock = clock});
+    App two({.path = directory.file(), .clock = clock});
+    for (auto* app : {&one, &two}) {
+        app->add<List>();
+        app->every("tick", 10s, "clockwork", Add{"tick"});
+    }
+    CHECK(one.scheduled().size() == 1);
+    clock.advance(10s);
+    one.run_until_idle();
+    two.run_until_idle();
+    CHECK(names_in(one, "clockwork").size() == 1);
+    CHECK(problems_of(directory.file()) == "");
+    SQLite::Database(directory.file(), SQLite::OPEN_READWRITE).exec("DELETE FROM sourced_scheduled");
+    CHECK(problems_of(directory.file()) ==
+          "I9: the recurring message 'tick' is due at " +
+              std::to_string((clock.now() + 10s).time_since_epoch().count()) + ", but nothing waits\n");
+    clock.advance(10s);
+    one.run_until_idle();
+    one.every("later", 1s, "clockwork", Add{"later"});
+    clock.advance(1s);
+    one.run_until_idle();  // whatever is promoted next mends it
+    CHECK(problems_of(directory.file()) == "");
+}
+
 }  // namespace schedule_test

@@ -899,8 +899,173 @@ TEST_CASE_TEMPLATE("Store: scheduled messages enter the log when they are due", 
         CHECK(store->promote(at(60), 3) == 1);
         CHECK(types(store->log()).back() == "third");
     }
+    SUBCASE("the schedule of one stream can be listed alone") {
+        store->schedule({due(at(300), "b", message("b2")), due(at(200), "a", message("a1")),
+                         due(at(150), "b", message("b1"))});
+        const auto waiting = store->scheduled(10, "b");
+        REQUIRE(waiting.size() == 2);
+        CHECK(waiting[0].message.type == "b1");
+        CHECK(waiting[1].message.type == "b2");
+        CHECK(store->scheduled(1, "b").size() == 1);
+        CHECK(store->scheduled(10, "c").empty());
+    }
+    SUBCASE("one message can be cancelled; too late and unknown are told apart") {
+        const Message first = message("first");
+        const Message second = message("second");
+        store->schedule({due(at(200), "s", first), due(at(200), "s", second)});
+        CHECK(store->cancel(first.id) == ScheduleChange::done);
+        CHECK(store->cancel(first.id) == ScheduleChange::unknown);
+        CHECK(store->promote(at(200)) == 1);
+        CHECK(types(store->log()) == std::vector<std::string>{"second"});
+        CHECK(store->cancel(second.id) == ScheduleChange::has_run);
+        CHECK(store->head() == 1);
+    }
+    SUBCASE("one message can be run now, once") {
+        store->append("s", {message("m0")});
+        Message rich = follow(store->log().front(), command("later", R"({"n":1})"));
+        store->schedule({due(at(500), "s", rich), due(at(400), "s", message("other"))});
+        CHECK(store->run_now(rich.id) == ScheduleChange::done);
+        const Messages found = store->stream("s");
+        REQUIRE(found.size() == 2);
+        CHECK(found[1].id == rich.id);
+        CHECK(found[1].causation == found[0].id);
+        CHECK(found[1].kind == Kind::command);
+        CHECK(found[1].payload == R"({"n":1})");
+        CHECK(store->run_now(rich.id) == ScheduleChange::has_run);
+        CHECK(store->run_now(id(7)) == ScheduleChange::unknown);
+        CHECK(store->next_due() == at(400));
+        CHECK(store->promote(at(1000)) == 1);
+        CHECK(store->head() == 3);
+    }
     SUBCASE("a schedule is kept whole or not at all") {
         CHECK_THROWS_AS(store->schedule({due(at(200), "s", message("a")), due(at(200), "", message("a"))}), Invalid);
+        CHECK(store->scheduled().empty());
+    }
+}
+
+TEST_CASE_TEMPLATE("Store: what recurs comes once an interval, in its rhythm", Kind_, STORE_KINDS) {
+    Kind_ kind;
+    HandClock clock;
+    clock.set(100);
+    auto store = kind.open(clock.options());
+    const auto every = [](std::string name, std::int64_t interval, const char* payload = "{}") {
+        Recurring recurring;
+        recurring.name = std::move(name);
+        recurring.every = at(interval) - at(0);
+        recurring.message = command("tick", payload).to("clockwork");
+        return recurring;
+    };
+    const auto promote_at = [&](std::int64_t time) {
+        clock.set(time);
+        return store->promote(at(time));
+    };
+    SUBCASE("each occurrence is a message of its own, its own cause, and tells whose it is") {
+        store->recur(every("often", 10));
+        CHECK(store->next_due() == at(110));
+        CHECK(promote_at(109) == 0);
+        CHECK(promote_at(110) == 1);
+        CHECK(promote_at(119) == 0);
+        CHECK(promote_at(120) == 1);
+        const Messages found = store->stream("clockwork");
+        REQUIRE(found.size() == 2);
+        CHECK(found[0].id != found[1].id);
+        for (const auto& each : found) {
+            CHECK(each.causation == each.id);
+            CHECK(each.correlation == each.id);
+            CHECK(each.kind == Kind::command);
+            CHECK(each.metadata.json() == R"({"schedule":"often"})");
+        }
+        CHECK(store->scheduled().size() == 1);
+    }
+    SUBCASE("what was missed comes once, and the rhythm stays") {
+        store->recur(every("often", 10));
+        CHECK(promote_at(157) == 1);
+        CHECK(store->next_due() == at(160));
+        CHECK(promote_at(160) == 1);
+        CHECK(store->next_due() == at(170));
+    }
+    SUBCASE("the first occurrence can be given, past or to come; all others are counted from it") {
+        auto past = every("past", 10);
+        past.first = at(3);
+        store->recur(past);
+        CHECK(store->next_due() == at(103));
+        auto ahead = every("ahead", 10);
+        ahead.first = at(101);
+        store->recur(ahead);
+        CHECK(store->next_due() == at(101));
+        auto now = every("now", 10);
+        now.first = at(90);
+        store->recur(now);
+        CHECK(store->next_due() == at(100));
+        past.first = at(53);  // the same rhythm
+        store->recur(past);
+        CHECK(store->recurring()[2].first == at(3));
+    }
+    SUBCASE("the same again changes nothing; another interval or message takes its place") {
+        store->recur(every("often", 10));
+        const auto before = store->scheduled().at(0);
+        clock.set(105);
+        store->recur(every("often", 10));
+        REQUIRE(store->scheduled().size() == 1);
+        CHECK(store->scheduled()[0].message.id == before.message.id);
+        CHECK(store->next_due() == at(110));
+
+        store->recur(every("often", 10, R"({"n":2})"));
+        REQUIRE(store->scheduled().size() == 1);
+        CHECK(store->scheduled()[0].message.payload == R"({"n":2})");
+        CHECK(store->next_due() == at(110));
+
+        store->recur(every("often", 30, R"({"n":2})"));
+        REQUIRE(store->scheduled().size() == 1);
+        CHECK(store->next_due() == at(130));  // counted from where the last was
+        clock.set(125);
+        store->recur(every("often", 3, R"({"n":2})"));
+        CHECK(store->next_due() == at(125));  // it would have been at 103: at once
+        const auto all = store->recurring();
+        REQUIRE(all.size() == 1);
+        CHECK(all[0].name == "often");
+        CHECK(all[0].every == at(3) - at(0));
+        CHECK(all[0].message.stream == "clockwork");
+        CHECK(all[0].next == at(125));
+        CHECK(all[0].next_id == store->scheduled()[0].message.id);
+    }
+    SUBCASE("it can be ended, and begun anew") {
+        store->recur(every("often", 10));
+        CHECK(store->cancel_recurring("often"));
+        CHECK_FALSE(store->cancel_recurring("often"));
+        CHECK(store->scheduled().empty());
+        CHECK(store->recurring().empty());
+        CHECK(promote_at(200) == 0);
+        store->recur(every("often", 10));
+        CHECK(promote_at(210) == 1);
+    }
+    SUBCASE("one occurrence can be left out, or an extra one sent") {
+        store->recur(every("often", 10));
+        CHECK(store->cancel(store->scheduled().at(0).message.id) == ScheduleChange::done);
+        CHECK(store->next_due() == at(120));
+        CHECK(store->run_now(store->scheduled().at(0).message.id) == ScheduleChange::done);
+        CHECK(store->head() == 1);
+        CHECK(store->next_due() == at(120));
+        CHECK(promote_at(120) == 1);
+        CHECK(store->next_due() == at(130));
+    }
+    SUBCASE("a promotion that ends before an occurrence leaves it where it is") {
+        store->recur(every("often", 10));
+        store->schedule({due(at(101), "s", message("a")), due(at(102), "s", message("b"))});
+        clock.set(150);
+        CHECK(store->promote(at(150), 2) == 2);
+        CHECK(store->next_due() == at(110));
+        CHECK(store->promote(at(150), 2) == 1);
+        CHECK(store->next_due() == at(160));
+    }
+    SUBCASE("mistakes are refused with a sentence, and change nothing") {
+        CHECK_THROWS_WITH_AS(store->recur(every("", 10)), "every '': the name is blank", Invalid);
+        CHECK_THROWS_WITH_AS(store->recur(every("never", 0)),
+                             "every 'never': the interval is 0 microseconds, it has to be positive", Invalid);
+        auto nowhere = every("nowhere", 10);
+        nowhere.message.stream = " ";
+        CHECK_THROWS_AS(store->recur(nowhere), Invalid);
+        CHECK(store->recurring().empty());
         CHECK(store->scheduled().empty());
     }
 }

@@ -1675,6 +1675,24 @@ struct Stats {
     [[nodiscard]] SOURCED_API const GroupInfo& group(std::string_view name) const;
 };
 
+/// A write transaction that can also do what a worker's commit does: read the log as it
+/// will be, schedule, and acknowledge. See Store::unit().
+class UnitTransaction : public Transaction {
+public:
+    /// As Store::read_stream, with what was appended inside.
+    virtual void read_stream(std::string_view stream, const StreamRange& range, const Visit& visit) = 0;
+    /// As Store::schedule, for one message; it names its stream.
+    virtual void schedule(const Scheduled& entry) = 0;
+    /// Whether something that the group handles stands open in the stream before the position `before`: not
+    /// discovered yet, waiting, or claimed by a worker. Throws Error when the group is stopped.
+    [[nodiscard]] virtual bool open(std::int64_t group, std::string_view stream,
+                                    std::int64_t before = std::numeric_limits<std::int64_t>::max()) = 0;
+    /// Counts everything in the stream up to `position` as handled by the group, also what stands open; what
+    /// was handled before stays so. Retries and errors of the stream are cleared. Throws Error when a worker has
+    /// claimed the stream, when the group is stopped, and when the stream has no message up to there.
+    virtual void acknowledge(std::int64_t group, std::string_view stream, std::int64_t position) = 0;
+};
+
 /// The append-only log of every message, ordered within its stream by `seq` and
 /// across all streams by `position`; the messages that wait for their time; and
 /// the progress of every group.
@@ -1707,6 +1725,8 @@ public:
     /// Runs `body` in one write transaction; when it throws, nothing of it is kept.
     /// `body` runs once.
     virtual void transaction(const std::function<void(Transaction&)>& body) = 0;
+    /// The same for who handles messages in it, as a worker does.
+    virtual void unit(const std::function<void(UnitTransaction&)>& body) = 0;
 
     // ---- read: each call sees one consistent state
 

@@ -691,6 +691,8 @@ private:
 };
 thread_local const Inside* Inside::innermost_ = nullptr;
 
+class Reading;
+
 /// The one connection of the process that writes, and everything that is remembered
 /// between transactions. Threads take turns: whoever comes while another writes waits in a
 /// queue, and the next leader runs all that wait in one transaction (group commit). Everything
@@ -993,9 +995,11 @@ public:
 
     /// Runs user code that may write through `transaction()`; what it leaves open is closed, and what it must not
     /// leave is an error.
-    void run_user(const std::function<void(Transaction&)>& body) {
+    template <class Body>
+    void run_user(const Body& body) {
         flush();
         const UserMode mode(*this, true);
+        const UserTransaction::End end(transaction_);
         try {
             body(transaction_);
         } catch (const SQLite::Exception& error) {
@@ -1170,16 +1174,52 @@ public:
         return claim;
     }
 
-    DirectOutcome commit_direct(const Direct& direct) {
-        Group& group = this->group(direct.group);
+    [[nodiscard]] Group& active_group(std::int64_t id) {
+        Group& group = this->group(id);
         if (!group.active) throw Error("group '" + group.name + "' is stopped");
+        return group;
+    }
+
+    /// Is there a message for the group in the stream, before this position, that is not handled, or a claim on it?
+    [[nodiscard]] bool open(const Group& group, std::string_view stream, std::int64_t before) {
+        const Head* head = find_head(stream);
+        if (!head) return false;
+        const Offset* offset = find_offset({group.id, head->id});
+        const std::int64_t acked = offset ? offset->acked : 0;
+        if (offset && offset->state != idle) {
+            if (offset->state == claimed || before == unbounded) return true;
+            return unhandled(group, head->id, acked, before);
+        }
+        if (head->seq <= (offset ? offset->clean_seq : 0)) return false;
+        return unhandled(group, head->id, std::max(acked, group.scanned), before);
+    }
+
+    void acknowledge(std::int64_t group_id, std::string_view stream, std::int64_t position) {
+        const Group& group = active_group(group_id);
+        const auto what = [&] {
+            return "acknowledge '" + std::string(stream) + "' up to position " + std::to_string(position) +
+                   " for group '" + group.name + "': ";
+        };
+        const Head* head = find_head(stream);
+        write_rows();
+        if (!head || position > this->head() || !stands_at(head->id, position)) {
+            throw Error(what() + "that is no message of the stream");
+        }
+        Handled handled;
+        handled.claim.group = group_id;
+        handled.claim.stream = head->id;
+        handled.acked = position;
+        const OffsetKey key{group_id, head->id};
+        Offset& offset = make_offset(key, position - 1);
+        if (offset.state == claimed) throw Error(what() + "a worker has claimed the stream");
+        if (position > offset.acked) advance(handled, key, offset);
+    }
+
+    DirectOutcome commit_direct(const Direct& direct) {
+        Group& group = active_group(direct.group);
+        if (open(group, direct.stream, unbounded)) return {DirectOutcome::Result::pending, {}};
         const Head* head = find_head(direct.stream);
         const std::int64_t seq = head ? head->seq : 0;
-        Offset* offset = head ? find_offset({group.id, head->id}) : nullptr;
-        if (offset && (offset->pending || offset->state != idle)) return {DirectOutcome::Result::pending, {}};
-        if (head && seq > (offset ? offset->clean_seq : 0)) {
-            if (undelivered(group, head->id, offset ? offset->acked : 0)) return {DirectOutcome::Result::pending, {}};
-        }
         if (seq != direct.decided_on && (!head || evolved_since(*head, direct.decided_on, direct.evolves))) {
             return {DirectOutcome::Result::conflict, {}};
         }
@@ -1189,7 +1229,7 @@ public:
         else effects();
         if (appended.repeated) return {DirectOutcome::Result::done, appended};
         head = find_head(direct.stream);
-        offset = &make_offset({group.id, head->id}, appended.first_position - 1);
+        Offset* offset = &make_offset({group.id, head->id}, appended.first_position - 1);
         offset->acked = offset->highest = offset->known = appended.first_position;
         bool reacts = false;
         for (std::size_t i = 1; i < direct.messages.size(); ++i) {
@@ -1358,13 +1398,43 @@ private:
         Connection::UserMode mode_;
     };
 
-    class UserTransaction final : public Transaction {
+    class UserTransaction final : public UnitTransaction {
     public:
         explicit UserTransaction(Writer& writer) : writer_(writer) {}
+        ~UserTransaction() override;
+
+        /// What was read, names among it, may be rolled back with the transaction.
+        class End {
+        public:
+            explicit End(UserTransaction& transaction) noexcept : transaction_(transaction) {}
+            End(const End&) = delete;
+            End& operator=(const End&) = delete;
+            ~End();
+
+        private:
+            UserTransaction& transaction_;
+        };
+
         Appended append(std::string_view stream, const Messages& messages, Expect expect) override {
             const UserMode mode(writer_, false);
             check();
             return writer_.append_apart(stream, messages, expect);
+        }
+        void read_stream(std::string_view stream, const StreamRange& range, const Visit& visit) override;
+        void schedule(const Scheduled& entry) override {
+            const UserMode mode(writer_, false);
+            check();
+            writer_.schedule(entry, entry.message.stream);
+        }
+        bool open(std::int64_t group, std::string_view stream, std::int64_t before) override {
+            const UserMode mode(writer_, false);
+            check();
+            return writer_.open(writer_.active_group(group), stream, before);
+        }
+        void acknowledge(std::int64_t group, std::string_view stream, std::int64_t position) override {
+            const UserMode mode(writer_, false);
+            check();
+            writer_.acknowledge(group, stream, position);
         }
 
     private:
@@ -1389,6 +1459,7 @@ private:
         }
 
         Writer& writer_;
+        std::unique_ptr<Reading> reading_;
     };
 
     /// The append-only triggers guard the log against strangers. On this connection they would guard it against
@@ -2058,16 +2129,22 @@ private:
         return false;
     }
 
-    /// Is there a message for the group in the stream that discovery has not seen yet?
-    bool undelivered(const Group& group, std::int64_t stream, std::int64_t acked) {
-        const std::int64_t from = std::max(acked, group.scanned);
+    /// Is there a message for the group in the stream between these positions?
+    bool unhandled(const Group& group, std::int64_t stream, std::int64_t from, std::int64_t before) {
         write_rows();
         auto row = stream_backwards_(stream);
         while (row.next() && row.integer(0) > from) {
+            if (row.integer(0) >= before) continue;
             const auto since = group.since.find(row.integer(1));
             if (since != group.since.end() && row.integer(0) >= since->second) return true;
         }
         return false;
+    }
+
+    /// Is the message at this position one of the stream?
+    bool stands_at(std::int64_t stream, std::int64_t position) {
+        auto row = stream_at_(position);
+        return row.next() && row.integer(0) == stream;
     }
 
     Claim take(Group& group, std::int64_t stream, Offset& offset) {
@@ -2340,6 +2417,7 @@ private:
         checkpoint_frames_ = static_cast<int>(std::max<std::size_t>(options_.checkpoint_bytes / 4096, 64));
     }
 
+    static constexpr std::int64_t unbounded = std::numeric_limits<std::int64_t>::max();
     static constexpr std::size_t cached_rows = 200'000;
     static constexpr std::size_t rows_at_once = 16;
     static constexpr std::size_t recent_messages = 65'536;
@@ -2451,6 +2529,7 @@ private:
     Statement types_since_{bank_, "SELECT type FROM sourced_messages WHERE stream = ? AND seq > ?"};
     Statement stream_backwards_{bank_,
                                 "SELECT position, type FROM sourced_messages WHERE stream = ? ORDER BY seq DESC"};
+    Statement stream_at_{bank_, "SELECT stream FROM sourced_messages WHERE position = ?"};
     Statement log_types_{bank_,
                          "SELECT position, stream, type FROM sourced_messages WHERE position > ? ORDER BY position"};
     Statement any_scheduled_{bank_, "SELECT 1 FROM sourced_scheduled LIMIT 1"};
@@ -2917,6 +2996,18 @@ private:
 #undef SOURCED_PRIVATE_SELECT_MESSAGES
 #undef SOURCED_PRIVATE_SELECT_RECURRING
 
+Writer::UserTransaction::~UserTransaction() = default;
+Writer::UserTransaction::End::~End() { transaction_.reading_.reset(); }
+
+void Writer::UserTransaction::read_stream(std::string_view stream, const StreamRange& range, const Visit& visit) {
+    check();
+    writer_.flush();
+    auto reading = std::move(reading_);  // a visitor that reads as well gets another
+    if (!reading) reading = std::make_unique<Reading>(*writer_.connection_);
+    reading->stream(stream, range, visit);
+    reading_ = std::move(reading);
+}
+
 // ==== The store ================================================================
 
 void prepare(Connection& connection, const StoreOptions& options);  // see Opening
@@ -2986,6 +3077,13 @@ public:
         unit.alone = true;
         unit.work = [&] { writer_.run_user(body); };
         submit(unit, [] { return std::string("transaction"); });
+    }
+
+    void unit(const std::function<void(UnitTransaction&)>& body) override {
+        Unit unit;
+        unit.alone = true;
+        unit.work = [&] { writer_.run_user(body); };
+        submit(unit, [] { return std::string("unit"); });
     }
 
     // ---- read

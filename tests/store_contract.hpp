@@ -1112,6 +1112,137 @@ TEST_CASE_TEMPLATE("Store: a transaction commits SQL and messages together, once
     CHECK(store->append("s", {message("a")}).first_position == 4);
 }
 
+TEST_CASE_TEMPLATE("Store: a unit reads, appends, schedules and acknowledges in one transaction", Kind_, STORE_KINDS) {
+    Kind_ kind;
+    HandClock clock;
+    clock.set(1000);
+    auto store = kind.open(clock.options());
+    const auto group = store->register_group({"g", {"E"}, {}}).id;
+    store->append("s", {message("other")});
+
+    SUBCASE("what was appended inside is read, and the group finds nothing left") {
+        int runs = 0;
+        store->unit([&](UnitTransaction& unit) {
+            ++runs;
+            CHECK_FALSE(unit.open(group, "s"));
+            const Appended first = unit.append("s", {message("E"), message("other")}, expect_seq(1));
+            CHECK(unit.open(group, "s"));
+            CHECK_FALSE(unit.open(group, "s", first.first_position));
+            unit.append("fresh", {message("E")});
+            Messages seen;
+            unit.read_stream("s", {.from = 2}, [&](Message& each) {
+                seen.push_back(each);
+                // A visitor may read as well.
+                unit.read_stream("fresh", {}, [&](Message& other) { return other.seq == 1; });
+                return true;
+            });
+            CHECK(types(seen) == std::vector<std::string>{"E", "other"});
+            CHECK(positions(seen) == Numbers{2, 3});
+            unit.schedule(due(at(2000), "later", message("E")));
+            unit.acknowledge(group, "s", first.first_position);
+            CHECK_FALSE(unit.open(group, "s"));
+            unit.acknowledge(group, "fresh", 4);
+            unit.acknowledge(group, "fresh", 4);
+        });
+        CHECK(runs == 1);
+        CHECK(claim(*store, group).empty());
+        CHECK(store->settled(group));
+        CHECK(store->stats().group("g").newest == 4);
+        CHECK(store->scheduled().size() == 1);
+        store->append("s", {message("E")});
+        CHECK(drain(*store, group, {"E"}) == Numbers{5});
+    }
+    SUBCASE("when it throws, nothing of it is kept") {
+        CHECK_THROWS_AS(store->unit([&](UnitTransaction& unit) {
+            unit.append("s", {message("E")});
+            unit.schedule(due(at(2000), "later", message("E")));
+            unit.acknowledge(group, "s", 2);
+            throw std::logic_error("no");
+        }),
+                        std::logic_error);
+        CHECK(store->head() == 1);
+        CHECK(store->scheduled().empty());
+        CHECK(store->stats().group("g").newest == 0);
+        store->append("s", {message("E")});
+        CHECK(drain(*store, group, {"E"}) == Numbers{2});
+    }
+    SUBCASE("what came before a position is told from what comes after") {
+        store->append("s", {message("E"), message("E")});
+        store->unit([&](UnitTransaction& unit) {
+            CHECK(unit.open(group, "s"));
+            CHECK_FALSE(unit.open(group, "s", 2));
+            CHECK(unit.open(group, "s", 3));
+            CHECK_FALSE(unit.open(group, "nobody"));
+        });
+        const auto claims = claim(*store, group);
+        REQUIRE(claims.size() == 1);
+        store->unit([&](UnitTransaction& unit) { CHECK(unit.open(group, "s", 2)); });  // it is claimed
+        finish(*store, handled(claims[0], 2));
+        store->unit([&](UnitTransaction& unit) {
+            CHECK_FALSE(unit.open(group, "s", 3));
+            CHECK(unit.open(group, "s"));
+        });
+        CHECK(drain(*store, group, {"E"}) == Numbers{3});
+    }
+    SUBCASE("H16: acknowledging a later message passes over those before it, not over those behind it") {
+        store->append("s", {message("E"), message("E"), message("E")});
+        (void)store->claim_stream(group, "nobody");
+        store->unit([&](UnitTransaction& unit) { unit.acknowledge(group, "s", 3); });
+        CHECK(store->stats().group("g").newest == 3);
+        CHECK(drain(*store, group, {"E"}) == Numbers{4});
+        store->unit([&](UnitTransaction& unit) { unit.acknowledge(group, "s", 2); });  // it was handled long ago
+        CHECK(claim(*store, group).empty());
+        store->reset_group("g", 0, nullptr);
+        const auto again = claim(*store, group);
+        REQUIRE(again.size() == 1);
+        CHECK(again[0].highest == 4);
+    }
+    SUBCASE("H18: a stream that a worker has claimed is not acknowledged, and neither is what is not there") {
+        store->append("s", {message("E")});
+        store->append("t", {message("E")});
+        const auto claims = claim(*store, group, 1);
+        REQUIRE(claims.size() == 1);
+        const auto acknowledge = [&](std::string_view stream, std::int64_t position) {
+            return error_of([&] {
+                store->unit([&](UnitTransaction& unit) { unit.acknowledge(group, stream, position); });
+            });
+        };
+        CHECK(contains(acknowledge("s", 2),
+                       "acknowledge 's' up to position 2 for group 'g': a worker has claimed the stream"));
+        CHECK(contains(acknowledge("t", 2),
+                       "acknowledge 't' up to position 2 for group 'g': that is no message of the stream"));
+        CHECK(contains(acknowledge("t", 9), "that is no message of the stream"));
+        CHECK(contains(acknowledge("nobody", 1), "that is no message of the stream"));
+        CHECK(finish(*store, handled(claims[0], 2)).result == Went::done);
+        store->stop_group("g", "x");
+        CHECK(acknowledge("t", 3) == "group 'g' is stopped");
+        CHECK(error_of([&] { store->unit([&](UnitTransaction& unit) { (void)unit.open(group, "t"); }); }) ==
+              "group 'g' is stopped");
+    }
+    SUBCASE("a retry that waits is cleared when its message is acknowledged") {
+        store->append("s", {message("E"), message("E")});
+        const auto claims = claim(*store, group);
+        REQUIRE(claims.size() == 1);
+        Handled failed = handled(claims[0], 0);
+        failed.failure = Failure{2, "T", "no", at(5000)};
+        finish(*store, failed);
+        CHECK(store->stats().group("g").retrying == 1);
+        store->unit([&](UnitTransaction& unit) {
+            CHECK(unit.open(group, "s", 3));
+            unit.acknowledge(group, "s", 2);
+        });
+        CHECK(store->stats().group("g").retrying == 0);
+        const auto rest = claim(*store, group);
+        REQUIRE(rest.size() == 1);
+        CHECK(rest[0].attempts == 0);
+        CHECK(pending(*store, rest[0], {"E"}) == Numbers{3});
+    }
+    SUBCASE("a call into the store from inside is refused") {
+        CHECK(contains(error_of([&] { store->unit([&](UnitTransaction&) { (void)store->head(); }); }),
+                       "use the Transaction instead"));
+    }
+}
+
 TEST_CASE_TEMPLATE("Store: an append that user code catches has left nothing of itself", Kind_, STORE_KINDS) {
     Kind_ kind;
     auto store = kind.open();

@@ -8,6 +8,7 @@
 //   Actors       state, commands, events, reactions
 //   Projectors   read models
 //   Reactors     simple handlers, and the interface under all of them
+//   Workflows    functions whose steps are recorded and never run twice
 //   Store        the log, the schedule, and how groups get through them
 //   Verify       is the file what it promises to be?
 //   App          reactors, a store and the threads that bring them together
@@ -969,6 +970,13 @@ struct Definition {
     std::function<Results(const Batch&)> serve;
     bool wants_history = false;
 
+    // ---- workflows
+    bool whole_history = false;                            // to the end of the stream, beyond the batch
+    std::function<bool(std::string_view stream)> concerns; // optional: other streams are passed over unread
+    std::size_t claim_count = 0;                           // streams that a worker takes at a time; 0: the App's
+    std::function<Time()> clock;                           // the App's, since it was added
+    std::function<Id()> new_id;
+
     /// Names of the types that wake it: an actor's commands and reactions, a projector's events.
     [[nodiscard]] SOURCED_API std::vector<std::string> handled() const;
     [[nodiscard]] bool handles(const std::string& type) const {
@@ -1530,6 +1538,257 @@ protected:
 
 }  // namespace sourced
 // =============================================================================
+// Workflows: functions whose steps are recorded and never run twice
+// =============================================================================
+
+namespace sourced {
+
+/// How often a failing step is tried again, and how long the workflow waits before each try: `after`, then twice
+/// that, and so on up to `at_most`.
+///
+///     ctx.step("charge", [&] { return charge(trip); }, {.times = 5, .after = 10s});
+struct StepRetries {
+    static constexpr int unlimited = std::numeric_limits<int>::max();
+
+    int times = 0;
+    Duration after = std::chrono::seconds(1);
+    Duration at_most = std::chrono::hours(1);
+};
+
+/// What a step may ask for, as its one parameter.
+struct Attempt {
+    int number = 1;  ///< 1, 2, ...: how often the step was begun, as far as its outcome is known
+    Id id{};         ///< the same for all attempts of a step: makes a call to somebody else idempotent
+};
+
+/// A step's retries are used up. Thrown by Context::step in every run of the function, so what catches it may
+/// undo earlier steps; when nobody does, the workflow has failed.
+struct SOURCED_API StepFailed : Error {
+    StepFailed(std::string_view step_name, int attempts, std::string_view error_type, std::string_view error_text);
+
+    [[nodiscard]] const std::string& step() const noexcept { return step_; }
+    /// The type of the last attempt's exception, and what it said.
+    [[nodiscard]] const std::string& type() const noexcept { return type_; }
+    [[nodiscard]] const std::string& text() const noexcept { return text_; }
+
+private:
+    std::string step_;
+    std::string type_;
+    std::string text_;
+};
+
+/// The engine's own event: a workflow has come to its end. The payload's `output` is what its function returned.
+struct WorkflowCompleted {
+    std::string workflow;
+
+    SOURCED_EVENT("sourced.workflow_completed", workflow)
+};
+
+/// The engine's own event: a workflow's function has thrown `type`, which said `text`; or `step` did, and its
+/// retries are used up.
+struct WorkflowFailed {
+    std::string workflow;
+    std::string step;  ///< empty: it was no step
+    std::string type;
+    std::string text;
+
+    SOURCED_EVENT("sourced.workflow_failed", workflow, step, type, text)
+};
+
+namespace detail {
+
+class WorkflowPass;
+
+/// What the function of a workflow calls, with all types erased.
+struct WorkflowCalls {
+    using Step = std::function<std::string(const Attempt&)>;
+    /// A value that outlives failures.
+    struct Kept {
+        std::string name;
+        const std::type_info* type = nullptr;
+        Box value;
+        std::string (*write)(const void* value) = nullptr;
+        void (*read)(void* value, const std::string& json) = nullptr;
+    };
+
+    WorkflowPass* pass = nullptr;
+
+    // JSON objects that hold what was asked for beside other things, under "output", or "value".
+    [[nodiscard]] SOURCED_API const std::string& step(std::string_view name, const std::string& key, const Step& run,
+                                                      const StepRetries& retries) const;
+    [[nodiscard]] SOURCED_API void* keep(Kept kept) const;
+    [[nodiscard]] SOURCED_API const Message* wait_for(const std::vector<std::vector<std::string>>& types,
+                                                      std::optional<Duration> timeout) const;
+    /// `what` names a record that does not fit the type that reads it.
+    [[noreturn]] SOURCED_API void unreadable(std::string_view what, const std::string& why) const;
+};
+
+}  // namespace detail
+
+/// What the function of a workflow reaches the engine by.
+///
+/// Each call is recorded in the workflow's stream. The function runs from its start whenever there is something new;
+/// calls whose outcome is recorded give it at once, the first whose outcome is not yet known ends the run. So
+/// between the calls the function has to do the same every time: what depends on the world, on time or on chance
+/// belongs into a step, or is asked here.
+///
+/// A run is ended by an exception that is no std::exception: `catch (...)` has to pass it on.
+///
+/// For the thread that runs the function, while it runs.
+class SOURCED_API Context {
+public:
+    Context(const Context&) = delete;
+    Context& operator=(const Context&) = delete;
+
+    /// Runs `f`, `()` or `(const Attempt&)`, and records what it returns; from then on that is given and `f` is not
+    /// run again, also after a restart. The step is known by its place among the calls, and `name` has to be the same.
+    ///
+    /// It runs on a worker, outside of any lock or transaction. A process that dies within it runs it again: what it
+    /// does to the outside happens at least once, so hand on Attempt::id where that matters.
+    /// Throws StepFailed when it failed more often than `retries` allows.
+    template <class F>
+    auto step(std::string_view name, F f, const StepRetries& retries = {});
+    /// The same for a step that is known by its name and `key`, anything that has JSON: the first of equal ones
+    /// runs, wherever in the function it stands.
+    ///
+    ///     for (int n : {2, 4, 2}) sum += ctx.step("double", n, [&] { return doubled(n); });  // runs twice
+    template <class Key, class F>
+    auto step(std::string_view name, const Key& key, F f, const StepRetries& retries = {});
+
+    /// A value that steps may change. It is recorded with the outcome of each step that changed it, failures too:
+    /// an attempt goes on where the last one stopped.
+    ///
+    ///     auto& done = ctx.keep<Progress>("progress");
+    ///     ctx.step("send all", [&] { for (; done.index < 10; ++done.index) send(done.index); }, {.times = 5});
+    ///
+    /// The same name gives the same value. What a process did in a step that it died in is not kept.
+    template <class T>
+    T& keep(std::string_view name, T initial = {});
+
+    /// Goes on when the time has passed. Throws Invalid for a negative one.
+    void sleep(Duration time);
+    void sleep_until(Time time);
+
+    /// The time, the same in every run.
+    [[nodiscard]] Time now();
+    /// A random number, the same in every run.
+    [[nodiscard]] std::uint64_t random();
+    /// A fresh id, the same in every run.
+    [[nodiscard]] Id new_id();
+
+    /// The workflow's own stream: where it is recorded, and where messages that it waits for are sent to.
+    [[nodiscard]] const std::string& stream() const noexcept;
+
+protected:
+    explicit Context(const detail::WorkflowCalls& calls) : calls_(calls) {}
+
+    detail::WorkflowCalls calls_;
+};
+
+/// A Context that can wait for events.
+template <class... Awaited>
+class ContextOf : public Context {
+public:
+    explicit ContextOf(const detail::WorkflowCalls& calls) : Context(calls) {}
+
+    /// The next event of this type in the workflow's stream that no wait has had yet, whether it has come
+    /// already or not. Of several types the first that comes, as a variant. Who waits for it sends it there:
+    ///
+    ///     app.dispatch(handle.stream(), Paid{amount});
+    template <class E, class... More>
+    auto wait_for();
+    /// The same as an optional: nothing when none has come before `timeout` has passed.
+    template <class E, class... More>
+    auto wait_for(Duration timeout);
+
+private:
+    template <class E, class... More>
+    auto wait(std::optional<Duration> timeout);
+};
+
+/// What all workflows have in common. Not for use by itself.
+class SOURCED_API WorkflowBase : public Reactor {
+public:
+    /// Where a run takes what cannot be repeated from.
+    struct Surroundings {
+        std::function<Time()> clock;
+        std::function<Id()> new_id;
+    };
+
+    /// What is to come of a workflow whose stream holds `history`: one run of its function, with the step that is
+    /// due. Nothing when it waits, has ended, or was never started.
+    ///
+    /// Throws Park when the function makes other calls than its history tells, when a record cannot be read, and when
+    /// the function has caught what ends a run. Nothing of the outside was done then.
+    [[nodiscard]] Actions advance(std::string_view stream, const Messages& history, const Surroundings& around) const;
+
+    /// The event that starts the workflow, from the JSON of its input. See App::start_workflow.
+    [[nodiscard]] Message start_message(const std::string& input) const;
+    /// The stream of the workflow with this id: `<name>-<id>`.
+    [[nodiscard]] std::string stream_of(std::string_view id) const;
+
+protected:
+    friend class detail::WorkflowPass;
+    /// From the payload that starts it to the JSON of its output; empty: it has none.
+    using Body = std::function<std::string(const detail::WorkflowCalls&, const std::string&)>;
+
+    explicit WorkflowBase(std::string_view name);
+    void set_body(Body body);
+
+    /// `options({.errors = ...})`
+    void options(ReactorOptions options) { definition_.options = std::move(options); }
+
+private:
+    Results serve(const Batch& batch) const;
+
+    Body body_;
+};
+
+/// A function whose steps are recorded, each in its turn, so that it goes on where it was after any interruption.
+///
+///     struct BookTrip : sourced::Workflow<Trip, Booking, Paid> {  // input, output, and what it waits for
+///         BookTrip() : Workflow("book_trip") {
+///             run([](Context& ctx, const Trip& trip) {
+///                 auto flight = ctx.step("book flight", [&] { return book_flight(trip); });
+///                 auto paid = ctx.wait_for<Paid>(24h);
+///                 if (!paid) ctx.step("cancel flight", [&] { cancel(flight); });
+///                 return Booking{flight, paid.has_value()};
+///             });
+///         }
+///     };
+///
+///     app.add<BookTrip>();
+///     auto trip = app.start_workflow<BookTrip>(Trip{"Lisbon"});
+///     app.dispatch(trip.stream(), Paid{350});
+///     auto outcome = trip.wait(5s);
+///
+/// Input, Output and what steps return is anything that has JSON; Output may be void. Each instance is a stream
+/// `<name>-<id>` of the engine's events `sourced.workflow_*`; the three that wake it carry the workflow's name behind
+/// theirs. Any other message may stand in the stream and is left alone, also once the workflow has ended.
+///
+/// A function that has changed so that its calls no longer match the history parks the stream and says what was
+/// expected and what was found. An exception out of the function ends the workflow as failed.
+///
+/// One object serves all instances, and its function runs on many threads at once: what it remembers belongs into
+/// its variables, never into the workflow.
+template <class In, class Out, class... Awaited>
+class Workflow : public WorkflowBase {
+public:
+    using Input = In;
+    using Output = Out;
+    using Context = ContextOf<Awaited...>;
+
+protected:
+    /// `name` is durable: progress is kept, and streams are named by it.
+    explicit Workflow(std::string_view name);
+
+    /// The function: `(Context&, const Input&)`, a lambda or a const member function. It returns the Output.
+    template <class F>
+    void run(F function);
+};
+
+}  // namespace sourced
+// =============================================================================
 // Store: the log, the schedule, and how groups get through them
 // =============================================================================
 
@@ -2053,6 +2312,43 @@ private:
     std::unique_ptr<detail::Listening<Message>> listening_;
 };
 
+// ---- Workflows from outside
+
+enum class WorkflowStatus { running, completed, failed };
+
+/// Where a workflow is. See WorkflowHandle.
+struct WorkflowEnd {
+    WorkflowStatus status = WorkflowStatus::running;
+    std::string payload{};  ///< of the record that ended it
+    std::string error_type{};
+    std::string error_text{};
+};
+
+/// What has become of a workflow, and its output when it is completed.
+template <class T>
+class WorkflowOutcome {
+public:
+    explicit WorkflowOutcome(WorkflowEnd end) : end_(std::move(end)) {}
+
+    [[nodiscard]] WorkflowStatus status() const noexcept { return end_.status; }
+    [[nodiscard]] bool running() const noexcept { return end_.status == WorkflowStatus::running; }
+    [[nodiscard]] bool completed() const noexcept { return end_.status == WorkflowStatus::completed; }
+    [[nodiscard]] bool failed() const noexcept { return end_.status == WorkflowStatus::failed; }
+    explicit operator bool() const noexcept { return completed(); }
+
+    /// What the function returned. Throws Error when it is not completed, saying why it failed, and Undecodable when
+    /// the record cannot be read as T.
+    [[nodiscard]] T output() const;
+    /// The type and the text of what it failed of; empty when it did not.
+    [[nodiscard]] const std::string& error_type() const noexcept { return end_.error_type; }
+    [[nodiscard]] const std::string& error_text() const noexcept { return end_.error_text; }
+
+private:
+    WorkflowEnd end_;
+};
+
+template <class W>
+class WorkflowHandle;
 template <class R>
 class Bound;
 
@@ -2095,6 +2391,19 @@ public:
     /// the stream for longer than the claim time.
     template <class A, class C>
     Result handle(std::string_view stream, const C& command);
+
+    // ---- workflows
+
+    /// Starts a workflow under a fresh id. It is durable when this returns; workers run it.
+    template <class W>
+    WorkflowHandle<W> start_workflow(const typename W::Input& input);
+    /// Under an id of your own: started once, however often this is called. Throws Invalid for a blank id, and when
+    /// the workflow of this id was started with another input.
+    template <class W>
+    WorkflowHandle<W> start_workflow(std::string_view id, const typename W::Input& input);
+    /// The workflow of this id, which may not have been started yet.
+    template <class W>
+    [[nodiscard]] WorkflowHandle<W> workflow(std::string_view id);
 
     // ---- sending later
 
@@ -2206,10 +2515,15 @@ private:
     SOURCED_API Message do_schedule(std::string_view stream, Message message, Time time);
     SOURCED_API void do_every(std::string_view name, Duration interval, std::string_view stream, Message message,
                               std::optional<Time> first);
+    SOURCED_API void do_start_workflow(const WorkflowBase& workflow, std::string_view id, const std::string& input);
     SOURCED_API Result do_handle(const detail::Definition& definition, std::string_view stream, Message command);
     SOURCED_API std::pair<detail::Box, std::int64_t> do_load(const detail::Definition& definition,
                                                              std::string_view stream, std::int64_t upto);
     [[nodiscard]] SOURCED_API Reactor& find(const std::type_info& type);
+    template <class W>
+    friend class WorkflowHandle;
+    [[nodiscard]] SOURCED_API WorkflowEnd do_look(std::string_view stream);
+    [[nodiscard]] SOURCED_API WorkflowEnd do_wait(std::string_view stream, Duration timeout);
 
     std::unique_ptr<detail::Engine> engine_;
 };
@@ -2236,6 +2550,35 @@ public:
 
 private:
     App* app_;
+    std::string stream_;
+};
+
+/// One workflow of an App.
+///
+///     auto trip = app.workflow<BookTrip>("4711");
+///     app.dispatch(trip.stream(), Paid{350});
+///     if (auto outcome = trip.wait(5s)) show(outcome.output());
+///     else if (outcome.failed()) std::cerr << outcome.error_text() << '\n';
+///
+/// Refers to its App and holds nothing but names: every call looks anew.
+template <class W>
+class WorkflowHandle {
+public:
+    using Outcome = WorkflowOutcome<typename W::Output>;
+
+    WorkflowHandle(App& app, std::string_view id, std::string_view stream) : app_(&app), id_(id), stream_(stream) {}
+
+    [[nodiscard]] const std::string& id() const noexcept { return id_; }
+    [[nodiscard]] const std::string& stream() const noexcept { return stream_; }
+    /// As it stands; running, also when it has not been started.
+    [[nodiscard]] Outcome outcome() const { return Outcome(app_->do_look(stream_)); }
+    /// Waits until it has ended, whichever process runs it; running when `timeout` passed first.
+    [[nodiscard]] Outcome wait(Duration timeout) const { return Outcome(app_->do_wait(stream_, timeout)); }
+    [[nodiscard]] Messages history() const { return app_->history(stream_); }
+
+private:
+    App* app_;
+    std::string id_;
     std::string stream_;
 };
 
@@ -4665,6 +5008,247 @@ void BatchReactor::handles() {
 }
 
 }  // namespace sourced
+// ==== Workflows ================================================================
+
+namespace sourced {
+
+namespace detail {
+
+/// How a value stands in the payload of a record, beside other things.
+template <class T>
+struct Output {
+    T output{};
+
+    SOURCED_VALUE(output)
+};
+template <class T>
+struct Input {
+    T input{};
+
+    SOURCED_VALUE(input)
+};
+
+template <template <class> class Holder, class T>
+Holder<T> held(const WorkflowCalls& calls, std::string_view what, const std::string& json) {
+    try {
+        return decode<Holder<T>>(json);
+    } catch (const Invalid& invalid) {
+        calls.unreadable(what, invalid.what());
+    }
+}
+
+template <class F, bool takes_attempt = std::is_invocable_v<F&, const Attempt&>>
+struct StepReturn {
+    using Type = void;
+};
+template <class F>
+struct StepReturn<F, true> {
+    using Type = std::invoke_result_t<F&, const Attempt&>;
+};
+template <class F>
+requires std::is_invocable_v<F&>
+struct StepReturn<F, false> {
+    using Type = std::invoke_result_t<F&>;
+};
+
+template <class F>
+consteval Mistake step_mistake() {
+    using R = std::remove_cvref_t<typename StepReturn<F>::Type>;
+    if constexpr (!std::is_invocable_v<F&> && !std::is_invocable_v<F&, const Attempt&>) return Mistake::wrong_parameter;
+    else if constexpr (std::is_pointer_v<R> || std::is_same_v<R, std::string_view>) return Mistake::returns_wrong;
+    else return Mistake::none;
+}
+
+template <Mistake mistake>
+consteval bool step_is_right() {
+    static_assert(mistake != Mistake::wrong_parameter,
+                  "ctx.step(): the step is no function that takes () or (const Attempt&)");
+    static_assert(mistake != Mistake::returns_wrong,
+                  "ctx.step(): the step returns a pointer or a view, which cannot be recorded; return a std::string or "
+                  "a value");
+    return mistake == Mistake::none;
+}
+
+template <class F>
+auto call_step(const WorkflowCalls& calls, std::string_view name, const std::string& key, F& f,
+               const StepRetries& retries) {
+    using R = std::remove_cvref_t<typename StepReturn<F>::Type>;
+    const std::string& record = calls.step(
+        name, key,
+        [&f](const Attempt& attempt) -> std::string {
+            const auto call = [&]() -> decltype(auto) {
+                if constexpr (std::is_invocable_v<F&, const Attempt&>) return f(attempt);
+                else return f();
+            };
+            if constexpr (std::is_void_v<R>) {
+                call();
+                return {};
+            } else {
+                return encode<R>(call());
+            }
+        },
+        retries);
+    // What is given is always read from the record, so that every run is given the same.
+    if constexpr (!std::is_void_v<R>) return held<Output, R>(calls, "what step", record).output;
+}
+
+template <class E, class... Awaited>
+consteval Mistake waited_mistake() {
+    return (std::is_same_v<E, Awaited> || ...) ? Mistake::none : Mistake::foreign;
+}
+
+template <Mistake mistake>
+consteval bool wait_is_right() {
+    static_assert(mistake != Mistake::foreign,
+                  "ctx.wait_for(): the workflow does not say that it waits for this event; write "
+                  "Workflow<Input, Output, Event>");
+    return mistake == Mistake::none;
+}
+
+template <class T>
+consteval Mistake awaited_mistake() {
+    if constexpr (!is_message<T>) return Mistake::no_macro;
+    else return message_kind<T>() == Kind::event ? Mistake::none : Mistake::wrong_kind;
+}
+
+template <Mistake mistake>
+consteval bool awaits() {
+    static_assert(mistake != Mistake::no_macro,
+                  "Workflow: what it waits for are events: a type behind the output has no SOURCED_EVENT line");
+    static_assert(mistake != Mistake::wrong_kind,
+                  "Workflow: what it waits for are events: a type behind the output is a command");
+    return mistake == Mistake::none;
+}
+
+template <class W, class F>
+consteval Mistake run_mistake() {
+    if constexpr (callable_mistake<W, F>() != Mistake::none) {
+        return callable_mistake<W, F>();
+    } else {
+        using Bound = decltype(bind(static_cast<W*>(nullptr), std::declval<F>()));
+        using C = typename W::Context;
+        using I = typename W::Input;
+        using O = typename W::Output;
+        if constexpr (!std::is_invocable_v<const Bound&, C&, const I&>) {
+            return Mistake::wrong_parameter;
+        } else {
+            using R = std::invoke_result_t<const Bound&, C&, const I&>;
+            if constexpr (std::is_void_v<O>) return Mistake::none;
+            else return std::is_convertible_v<R, O> ? Mistake::none : Mistake::returns_wrong;
+        }
+    }
+}
+
+template <Mistake mistake>
+consteval bool run_is_right() {
+    using enum Mistake;
+    static_assert(mistake != unreadable,
+                  "run(): the function's parameters cannot be read; write (Context&, const Input&) instead of auto");
+    static_assert(mistake != changes_itself,
+                  "run(): the function may change itself (mutable, or a member function without const); it runs on "
+                  "many threads");
+    static_assert(mistake != foreign, "run(): the function is a member function of another class");
+    static_assert(mistake != wrong_parameter, "run(): the function takes something else than (Context&, const Input&)");
+    static_assert(mistake != returns_wrong, "run(): the function returns something else than the workflow's output");
+    return mistake == none;
+}
+
+}  // namespace detail
+
+template <class F>
+auto Context::step(std::string_view name, F f, const StepRetries& retries) {
+    if constexpr (detail::step_is_right<detail::step_mistake<F>()>()) {
+        return detail::call_step(calls_, name, {}, f, retries);
+    }
+}
+
+template <class Key, class F>
+auto Context::step(std::string_view name, const Key& key, F f, const StepRetries& retries) {
+    if constexpr (detail::step_is_right<detail::step_mistake<F>()>()) {
+        return detail::call_step(calls_, name, encode(key), f, retries);
+    }
+}
+
+template <class T>
+T& Context::keep(std::string_view name, T initial) {
+    detail::WorkflowCalls::Kept kept;
+    kept.name = name;
+    kept.type = &typeid(T);
+    kept.value = detail::Box::of(std::move(initial));
+    kept.write = [](const void* value) { return encode(*static_cast<const T*>(value)); };
+    kept.read = [](void* value, const std::string& json) {
+        *static_cast<T*>(value) = decode<detail::Output<T>>(json).output;
+    };
+    return *static_cast<T*>(calls_.keep(std::move(kept)));
+}
+
+template <class... Awaited>
+template <class E, class... More>
+auto ContextOf<Awaited...>::wait_for() {
+    if constexpr (detail::wait_is_right<detail::first_mistake<detail::waited_mistake<E, Awaited...>(),
+                                                              detail::waited_mistake<More, Awaited...>()...>()>()) {
+        return *wait<E, More...>(std::nullopt);
+    }
+}
+
+template <class... Awaited>
+template <class E, class... More>
+auto ContextOf<Awaited...>::wait_for(Duration timeout) {
+    if constexpr (detail::wait_is_right<detail::first_mistake<detail::waited_mistake<E, Awaited...>(),
+                                                              detail::waited_mistake<More, Awaited...>()...>()>()) {
+        return wait<E, More...>(timeout);
+    }
+}
+
+template <class... Awaited>
+template <class E, class... More>
+auto ContextOf<Awaited...>::wait(std::optional<Duration> timeout) {
+    const auto names = [](const detail::Declared& declared) {
+        auto all = declared.aliases;
+        all.insert(all.begin(), declared.name);
+        return all;
+    };
+    const Message* message =
+        calls_.wait_for({names(detail::declared<E>()), names(detail::declared<More>())...}, timeout);
+    std::optional<std::conditional_t<sizeof...(More) == 0, E, std::variant<E, More...>>> value;
+    if (!message) return value;
+    try {
+        if (message->is<E>()) value = message->as<E>();
+        ((message->is<More>() ? static_cast<void>(value = message->as<More>()) : static_cast<void>(0)), ...);
+    } catch (const Undecodable& undecodable) {
+        calls_.unreadable("what was waited for", undecodable.what());
+    }
+    return value;
+}
+
+template <class In, class Out, class... Awaited>
+Workflow<In, Out, Awaited...>::Workflow(std::string_view name) : WorkflowBase(name) {
+    using detail::Mistake;
+    if constexpr (detail::awaits<
+                      detail::first_mistake<Mistake::none, detail::awaited_mistake<Awaited>()...>()>()) {
+        (detail::add_reaction(definition_, detail::declared<Awaited>(), {}, false), ...);
+    }
+}
+
+template <class In, class Out, class... Awaited>
+template <class F>
+void Workflow<In, Out, Awaited...>::run(F function) {
+    if constexpr (detail::run_is_right<detail::run_mistake<Workflow, F>()>()) {
+        set_body([function = detail::bind(this, std::move(function))](const detail::WorkflowCalls& calls,
+                                                                      const std::string& payload) -> std::string {
+            const auto holder = detail::held<detail::Input, In>(calls, "its input", payload);
+            Context context(calls);
+            if constexpr (std::is_void_v<Out>) {
+                function(context, holder.input);
+                return {};
+            } else {
+                return encode<Out>(function(context, holder.input));
+            }
+        });
+    }
+}
+
+}  // namespace sourced
 // ==== App ======================================================================
 
 namespace sourced {
@@ -4694,6 +5278,36 @@ Loaded<typename R::State> App::load(std::string_view stream, std::int64_t upto) 
     using State = typename R::State;
     auto [box, seq] = do_load(find(typeid(R)).definition(), stream, upto);
     return {std::move(*static_cast<State*>(box.get())), seq};
+}
+
+template <class T>
+T WorkflowOutcome<T>::output() const {
+    if (!completed()) {
+        throw Error(failed() ? "the workflow has failed: " + end_.error_text : "the workflow has not ended yet");
+    }
+    if constexpr (!std::is_void_v<T>) {
+        try {
+            return decode<detail::Output<T>>(end_.payload).output;
+        } catch (const Invalid& invalid) {
+            throw Undecodable(std::string("read the output of a workflow: ") + invalid.what());
+        }
+    }
+}
+
+template <class W>
+WorkflowHandle<W> App::start_workflow(const typename W::Input& input) {
+    return start_workflow<W>(new_stream_id(), input);
+}
+
+template <class W>
+WorkflowHandle<W> App::start_workflow(std::string_view id, const typename W::Input& input) {
+    do_start_workflow(static_cast<const W&>(find(typeid(W))), id, encode(input));
+    return workflow<W>(id);
+}
+
+template <class W>
+WorkflowHandle<W> App::workflow(std::string_view id) {
+    return WorkflowHandle<W>(*this, id, static_cast<const W&>(find(typeid(W))).stream_of(id));
 }
 
 template <class A>
@@ -4768,6 +5382,7 @@ requires std::derived_from<R, Reactor> Given<R> given(const R& reactor, const E&
 #include <csignal>
 #include <cstdlib>
 #include <deque>
+#include <map>
 #include <mutex>
 #include <new>
 #include <ostream>
@@ -7075,6 +7690,658 @@ BatchReactor::BatchReactor(std::string_view name) {
 }
 
 }  // namespace sourced
+// ==== Workflows ================================================================
+
+namespace sourced {
+
+namespace detail {
+
+// ---- Records: what stands in a workflow's stream. Those that wake it carry its name behind their type.
+
+namespace record {
+
+struct Started {
+    SOURCED_EVENT("sourced.workflow_started")  // and `input`
+};
+/// `call` is the step's place among the calls; 0 when it goes by its key.
+struct StepStarted {
+    std::int64_t call = 0;
+    std::string step;
+    std::string key;
+    int attempt = 1;
+
+    SOURCED_EVENT("sourced.workflow_step_started", call, step, key, attempt)
+};
+struct StepCompleted {
+    std::int64_t call = 0;
+    std::string step;
+    std::string key;
+    int attempt = 1;
+
+    SOURCED_EVENT("sourced.workflow_step_completed", call, step, key, attempt)  // and `output`, unless void
+};
+struct StepFailed {
+    std::int64_t call = 0;
+    std::string step;
+    std::string key;
+    int attempt = 1;
+    std::string type;
+    std::string text;
+    std::optional<Time> retry_at;  // null: its retries are used up
+
+    SOURCED_EVENT("sourced.workflow_step_failed", call, step, key, attempt, type, text, retry_at)
+};
+/// Stands right before the outcome of the step that changed it.
+struct Kept {
+    std::string name;
+
+    SOURCED_EVENT("sourced.workflow_kept", name)  // and `output`
+};
+struct SleepStarted {
+    std::int64_t call = 0;
+    Time until{};
+
+    SOURCED_EVENT("sourced.workflow_sleep_started", call, until)
+};
+struct WaitStarted {
+    std::int64_t call = 0;
+    std::vector<std::string> types;
+    std::optional<Time> until;
+
+    SOURCED_EVENT("sourced.workflow_wait_started", call, types, until)
+};
+struct WaitEnded {
+    std::int64_t call = 0;
+    std::vector<std::string> types;
+    std::int64_t seq = 0;  // of what has come; 0: nothing in time
+
+    SOURCED_EVENT("sourced.workflow_wait_ended", call, types, seq)
+};
+/// The end of a sleep or of the time that a wait has; call 0 only wakes.
+struct Woken {
+    std::int64_t call = 0;
+
+    SOURCED_EVENT("sourced.workflow_woken", call)
+};
+struct ValueRecorded {
+    std::int64_t call = 0;
+    std::string what;
+
+    SOURCED_EVENT("sourced.workflow_value_recorded", call, what)  // and `output`
+};
+
+template <class T>
+std::string waking(const std::string& workflow) {
+    return std::string(T::sourced_type) + '.' + workflow;
+}
+
+/// A JSON object with one member more.
+inline std::string with_member(std::string object, std::string_view name, std::string_view json) {
+    object.pop_back();
+    if (object.size() > 1) object += ',';
+    return object.append(1, '"').append(name).append("\":").append(json).append(1, '}');
+}
+
+}  // namespace record
+
+/// The stream cannot go on with this function.
+struct WorkflowHalt : Error {
+    using Error::Error;
+};
+
+/// Ends a run; nobody but the engine catches it.
+struct WorkflowSuspended {};
+
+/// The type of the exception that is being handled, and what it says.
+std::pair<std::string, std::string> said();
+
+
+/// One run of a workflow's function over its history.
+class WorkflowPass {
+public:
+    WorkflowPass(const std::string& workflow, std::string_view stream, const Messages& history,
+                 const WorkflowBase::Surroundings& around)
+        : workflow_(workflow), stream_(stream), history_(history), around_(around) {
+        read_history();
+    }
+
+    [[nodiscard]] bool runs() const noexcept { return started_ && !ended_; }
+    [[nodiscard]] const std::string& stream() const noexcept { return stream_; }
+
+    Actions run(const WorkflowBase::Body& body) {
+        try {
+            finish(body);
+        } catch (const Error&) {
+            // What is wrong is found again by the next run, which has no outcome of a step to lose.
+            if (!ran_) throw;
+            wake_again();
+        }
+        Actions actions;
+        if (!messages_.empty()) actions.push_back(AppendNext{std::move(messages_)});
+        for (auto& schedule : schedules_) actions.push_back(std::move(schedule));
+        return actions;
+    }
+
+    // ---- what the function calls
+
+    const std::string& step(std::string_view name, const std::string& key, const WorkflowCalls::Step& call,
+                            const StepRetries& retries) {
+        begin_call("step '" + std::string(name) + "'");
+        Step* known = nullptr;
+        std::int64_t place = 0;
+        if (key.empty()) {
+            place = next_call("step '" + std::string(name) + "'");
+            known = &steps_by_call_[place];
+        } else {
+            known = &steps_by_key_[{std::string(name), key}];
+        }
+        Step& step = *known;
+        for (const auto& [kept, payload] : step.kept) apply_kept(kept, *payload);
+        step.kept.clear();
+        if (step.output) return *step.output;
+        if (step.failure && !step.failure->retry_at) throw failed(*step.failure);
+        if (step.failure && step.attempt == step.failure->attempt) suspend();  // its retry is on its way
+        if (step.attempt == 0) {
+            append_waking(record::StepStarted{place, std::string(name), key, 1});
+            suspend();
+        }
+        return run_step(step, {place, std::string(name), key, step.attempt}, call, retries);
+    }
+
+    void* keep(WorkflowCalls::Kept fresh) {
+        begin_call("keep '" + fresh.name + "'");
+        for (auto& [kept, json] : kept_) {
+            if (kept.name != fresh.name) continue;
+            if (*kept.type != *fresh.type) park("it keeps '" + kept.name + "' as two different types");
+            return kept.value.get();
+        }
+        kept_.emplace_back(std::move(fresh), std::string());
+        auto& [kept, json] = kept_.back();
+        if (const auto found = unclaimed_.find(kept.name); found != unclaimed_.end()) read_kept(kept, *found->second);
+        json = kept.write(kept.value.get());
+        return kept.value.get();
+    }
+
+    void sleep(Duration time) {
+        if (time < Duration::zero()) throw Invalid("sleep: the time is negative");
+        sleep_until_([&] { return around_.clock() + time; });
+    }
+    void sleep_until(Time time) {
+        sleep_until_([&] { return time; });
+    }
+
+    const Message* wait_for(const std::vector<std::vector<std::string>>& types, std::optional<Duration> timeout) {
+        std::vector<std::string> names;
+        for (const auto& aliases : types) names.push_back(aliases.front());
+        begin_call(wait_text(names));
+        const std::int64_t place = next_call(wait_text(names));
+        Wait& wait = waits_[place];
+        if (!wait.ended) {
+            const Message* come = nullptr;
+            for (const auto& message : history_) {
+                if (taken_.contains(message.seq) || (wait.woken > 0 && message.seq > wait.woken)) continue;
+                const bool wanted = std::any_of(types.begin(), types.end(), [&](const auto& aliases) {
+                    return std::find(aliases.begin(), aliases.end(), message.type) != aliases.end();
+                });
+                if (!wanted) continue;
+                come = &message;
+                break;
+            }
+            if (!come && wait.woken == 0) {
+                if (!wait.started) {
+                    std::optional<Time> until;
+                    if (timeout) until = around_.clock() + *timeout;
+                    append(record::WaitStarted{place, names, until});
+                    if (until) schedule(*until, record::Woken{place});
+                }
+                suspend();
+            }
+            wait.ended = come ? come->seq : 0;
+            append(record::WaitEnded{place, names, *wait.ended});
+        }
+        if (*wait.ended == 0) return nullptr;
+        taken_.insert(*wait.ended);
+        const auto found = std::find_if(history_.begin(), history_.end(),
+                                        [&](const auto& message) { return message.seq == *wait.ended; });
+        if (found == history_.end()) park("seq " + std::to_string(*wait.ended) + ", which it waited for, is gone");
+        return &*found;
+    }
+
+    template <class T, class Make>
+    T value(const std::string& what, const Make& make) {
+        begin_call(what);
+        const std::int64_t place = next_call(what);
+        auto& known = values_[place];
+        if (!known) {
+            Message message(record::ValueRecorded{place, what});
+            message.payload = record::with_member(std::move(message.payload), "output", encode<T>(make()));
+            known = &fresh_.emplace_back(message.payload);
+            messages_.push_back(std::move(message));
+        }
+        return held<Output, T>({this}, what, *known).output;
+    }
+
+    const WorkflowBase::Surroundings& around() const noexcept { return around_; }
+
+    [[noreturn]] void park(const std::string& why) {
+        parked_ = "workflow '" + workflow_ + "' at '" + stream_ + "': " + why;
+        throw WorkflowHalt(*parked_);
+    }
+
+private:
+    /// What is known of a step.
+    struct Step {
+        int attempt = 0;  // the last that was begun
+        Id id{};          // of the record that began the first
+        std::optional<record::StepFailed> failure;  // the last
+        const std::string* output = nullptr;        // the record of its success
+        std::vector<std::pair<std::string, const std::string*>> kept;
+    };
+    struct Wait {
+        bool started = false;
+        std::int64_t woken = 0;  // seq
+        std::optional<std::int64_t> ended;  // seq of what has come
+    };
+    /// What the history has at a place among the calls.
+    struct Call {
+        std::string text;
+        std::int64_t seq = 0;
+    };
+
+    static std::string wait_text(const std::vector<std::string>& types) {
+        std::string text = "wait for ";
+        for (std::size_t i = 0; i < types.size(); ++i) text += (i > 0 ? " or '" : "'") + types[i] + "'";
+        return text;
+    }
+
+    // ---- reading
+
+    template <class T>
+    T read(const Message& message) {
+        if (message.erased_at) park("the record at seq " + std::to_string(message.seq) + " was erased");
+        try {
+            return decode<T>(message.payload);
+        } catch (const Invalid& invalid) {
+            park("the record at seq " + std::to_string(message.seq) + " cannot be read: " + invalid.what());
+        }
+    }
+
+    void note(std::int64_t place, std::string text, const Message& message) {
+        if (place == 0) return;
+        calls_.emplace(place, Call{std::move(text), message.seq});
+    }
+
+    template <class Record>
+    Step& step_of(const Record& record, const Message& message) {
+        note(record.call, "step '" + record.step + "'", message);
+        return record.call > 0 ? steps_by_call_[record.call] : steps_by_key_[{record.step, record.key}];
+    }
+
+    void read_history() {
+        using namespace record;
+        const std::string started = waking<Started>(workflow_);
+        const std::string step_started = waking<StepStarted>(workflow_);
+        const std::string woken = waking<Woken>(workflow_);
+        std::vector<std::pair<std::string, const std::string*>> kept;
+        for (const auto& message : history_) {
+            if (message.type.rfind("sourced.workflow_", 0) != 0) continue;
+            if (message.type == started) {
+                if (!started_) started_ = &message;
+            } else if (message.type == step_started) {
+                const auto begun = read<StepStarted>(message);
+                Step& step = step_of(begun, message);
+                step.attempt = std::max(step.attempt, begun.attempt);
+                if (step.id.is_nil()) step.id = message.id;
+            } else if (message.is<StepCompleted>()) {
+                const auto completed = read<StepCompleted>(message);
+                Step& step = step_of(completed, message);
+                step.output = &message.payload;
+                take_kept(step, kept);
+            } else if (message.is<record::StepFailed>()) {
+                auto failure = read<record::StepFailed>(message);
+                Step& step = step_of(failure, message);
+                step.failure = std::move(failure);
+                take_kept(step, kept);
+            } else if (message.is<Kept>()) {
+                kept.emplace_back(read<Kept>(message).name, &message.payload);
+            } else if (message.is<SleepStarted>()) {
+                const auto sleep = read<SleepStarted>(message);
+                note(sleep.call, "sleep", message);
+                waits_[sleep.call].started = true;
+            } else if (message.type == woken) {
+                Wait& wait = waits_[read<Woken>(message).call];
+                if (wait.woken == 0) wait.woken = message.seq;
+            } else if (message.is<WaitStarted>()) {
+                const auto wait = read<WaitStarted>(message);
+                note(wait.call, wait_text(wait.types), message);
+                waits_[wait.call].started = true;
+            } else if (message.is<WaitEnded>()) {
+                const auto wait = read<WaitEnded>(message);
+                note(wait.call, wait_text(wait.types), message);
+                waits_[wait.call].ended = wait.seq;
+            } else if (message.is<ValueRecorded>()) {
+                const auto value = read<ValueRecorded>(message);
+                note(value.call, value.what, message);
+                values_[value.call] = &message.payload;
+            } else if (message.is<WorkflowCompleted>() || message.is<WorkflowFailed>()) {
+                ended_ = true;
+            }
+        }
+    }
+
+    static void take_kept(Step& step, std::vector<std::pair<std::string, const std::string*>>& kept) {
+        std::move(kept.begin(), kept.end(), std::back_inserter(step.kept));
+        kept.clear();
+    }
+
+    // ---- calls
+
+    void begin_call(const std::string& what) {
+        if (!inside_.empty()) throw Error(inside_ + " asks for " + what + " from inside: steps do not nest");
+        if (suspended_) swallowed();
+    }
+
+    /// The place of the next call, which has to be what the history has there.
+    std::int64_t next_call(const std::string& text) {
+        const std::int64_t place = ++last_call_;
+        const auto found = calls_.find(place);
+        if (found != calls_.end() && found->second.text != text) {
+            park("its call " + std::to_string(place) + " is " + text + ", but its history has " + found->second.text +
+                 " there (seq " + std::to_string(found->second.seq) + "): the function has changed");
+        }
+        return place;
+    }
+
+    template <class At>
+    void sleep_until_(const At& at) {
+        begin_call("sleep");
+        const std::int64_t place = next_call("sleep");
+        const Wait& wait = waits_[place];
+        if (wait.woken > 0) return;
+        if (!wait.started) {
+            const Time until = at();
+            append(record::SleepStarted{place, until});
+            schedule(until, record::Woken{place});
+        }
+        suspend();
+    }
+
+    const std::string& run_step(Step& step, const record::StepStarted& begun, const WorkflowCalls::Step& call,
+                                const StepRetries& retries) {
+        ran_ = true;
+        try {
+            inside_ = "step '" + begun.step + "'";
+            const std::string output = call(Attempt{begun.attempt, step.id});
+            inside_.clear();
+            record_kept();
+            std::string payload = encode(record::StepCompleted{begun.call, begun.step, begun.key, begun.attempt});
+            if (!output.empty()) payload = record::with_member(std::move(payload), "output", output);
+            Message message(record::StepCompleted{});
+            message.payload = payload;
+            messages_.push_back(std::move(message));
+            step.output = &fresh_.emplace_back(std::move(payload));
+            return *step.output;
+        } catch (const WorkflowHalt& error) {
+            ran_ = false;  // there is no outcome
+            parked_ = error.what();
+            throw;
+        } catch (...) {
+            inside_.clear();
+            step_failed(step, begun, said(), retries);
+        }
+        if (step.failure->retry_at) suspend();
+        throw failed(*step.failure);
+    }
+
+    void step_failed(Step& step, const record::StepStarted& begun, const std::pair<std::string, std::string>& error,
+                     const StepRetries& retries) {
+        try {
+            record_kept();
+        } catch (const Invalid&) {
+            // What it changed cannot be written; that it failed is worth more.
+        }
+        record::StepFailed failure{begun.call, begun.step, begun.key, begun.attempt, error.first, error.second, {}};
+        if (begun.attempt <= retries.times) {
+            Duration pause = std::min(retries.after, retries.at_most);
+            for (int i = 1; i < begun.attempt && pause < retries.at_most; ++i) {
+                pause = pause > retries.at_most / 2 ? retries.at_most : pause * 2;
+            }
+            failure.retry_at = around_.clock() + pause;
+        }
+        append(failure);
+        if (failure.retry_at) {
+            record::StepStarted next = begun;
+            ++next.attempt;
+            schedule(*failure.retry_at, next);
+        }
+        step.failure = std::move(failure);
+    }
+
+    static StepFailed failed(const record::StepFailed& failure) {
+        return StepFailed(failure.step, failure.attempt, failure.type, failure.text);
+    }
+
+    // ---- values that outlive failures
+
+    void read_kept(WorkflowCalls::Kept& kept, const std::string& payload) {
+        try {
+            kept.read(kept.value.get(), payload);
+        } catch (const Invalid& invalid) {
+            park("what it keeps as '" + kept.name + "' cannot be read: " + invalid.what());
+        }
+    }
+    void apply_kept(const std::string& name, const std::string& payload) {
+        unclaimed_[name] = &payload;
+        for (auto& [kept, json] : kept_) {
+            if (kept.name != name) continue;
+            read_kept(kept, payload);
+            json = kept.write(kept.value.get());
+        }
+    }
+    void record_kept() {
+        for (auto& [kept, json] : kept_) {
+            std::string now = kept.write(kept.value.get());
+            if (now == json) continue;
+            Message message(record::Kept{kept.name});
+            message.payload = record::with_member(std::move(message.payload), "output", now);
+            messages_.push_back(std::move(message));
+            json = std::move(now);
+        }
+    }
+
+    // ---- what comes of it
+
+    template <class Record>
+    void append(const Record& record) {
+        messages_.emplace_back(record);
+    }
+    template <class Record>
+    [[nodiscard]] Message waking_message(const Record& record) const {
+        Message message(record);
+        message.type = record::waking<Record>(workflow_);
+        return message;
+    }
+    template <class Record>
+    void append_waking(const Record& record) {
+        messages_.push_back(waking_message(record));
+    }
+    template <class Record>
+    void schedule(Time at, const Record& record) {
+        schedules_.push_back(Schedule{at, {waking_message(record)}});
+    }
+    void wake_again() { append_waking(record::Woken{0}); }
+
+    [[noreturn]] void suspend() {
+        suspended_ = true;
+        throw WorkflowSuspended();
+    }
+    [[noreturn]] void swallowed() {
+        park("its function has caught the exception that ends a run: catch (...) has to pass it on with throw;");
+    }
+
+    /// Runs the function and records its end, if it comes to that.
+    void finish(const WorkflowBase::Body& body) {
+        std::string output;
+        std::optional<WorkflowFailed> failure;
+        try {
+            output = body({this}, started_->erased_at ? std::string() : started_->payload);
+        } catch (const WorkflowSuspended&) {
+            return;
+        } catch (const WorkflowHalt&) {
+            throw;
+        } catch (const StepFailed& error) {
+            failure = WorkflowFailed{workflow_, error.step(), error.type(), error.text()};
+        } catch (...) {
+            auto [type, text] = said();
+            failure = WorkflowFailed{workflow_, {}, std::move(type), std::move(text)};
+        }
+        if (parked_) throw WorkflowHalt(*parked_);  // whatever the function made of it
+        if (suspended_) swallowed();
+        if (const auto left = calls_.upper_bound(last_call_); left != calls_.end()) {
+            park("it ends after " + std::to_string(last_call_) + " calls, but its history has " + left->second.text +
+                 " as call " + std::to_string(left->first) + " (seq " + std::to_string(left->second.seq) +
+                 "): the function has changed");
+        }
+        if (failure) {
+            append(*failure);
+            return;
+        }
+        Message message(WorkflowCompleted{workflow_});
+        if (!output.empty()) message.payload = record::with_member(std::move(message.payload), "output", output);
+        messages_.push_back(std::move(message));
+    }
+
+    const std::string workflow_;
+    const std::string stream_;
+    const Messages& history_;
+    const WorkflowBase::Surroundings& around_;
+
+    const Message* started_ = nullptr;
+    bool ended_ = false;
+    std::map<std::int64_t, Call> calls_;
+    std::map<std::int64_t, Step> steps_by_call_;
+    std::map<std::pair<std::string, std::string>, Step> steps_by_key_;
+    std::map<std::int64_t, Wait> waits_;  // sleeps too
+    std::map<std::int64_t, const std::string*> values_;
+
+    std::int64_t last_call_ = 0;
+    std::unordered_set<std::int64_t> taken_;  // seqs that waits have had
+    std::deque<std::pair<WorkflowCalls::Kept, std::string>> kept_;  // with what was recorded last
+    std::unordered_map<std::string, const std::string*> unclaimed_;
+    std::string inside_;  // the step that is running
+    bool suspended_ = false;
+    bool ran_ = false;
+    std::optional<std::string> parked_;
+
+    std::deque<std::string> fresh_;  // records of this run
+    Messages messages_;
+    std::vector<Schedule> schedules_;
+};
+
+const std::string& WorkflowCalls::step(std::string_view name, const std::string& key, const Step& run,
+                                       const StepRetries& retries) const {
+    return pass->step(name, key, run, retries);
+}
+void* WorkflowCalls::keep(Kept kept) const { return pass->keep(std::move(kept)); }
+const Message* WorkflowCalls::wait_for(const std::vector<std::vector<std::string>>& types,
+                                       std::optional<Duration> timeout) const {
+    return pass->wait_for(types, timeout);
+}
+void WorkflowCalls::unreadable(std::string_view what, const std::string& why) const {
+    pass->park(std::string(what) + " cannot be read: " + why);
+}
+
+}  // namespace detail
+
+StepFailed::StepFailed(std::string_view step_name, int attempts, std::string_view error_type,
+                       std::string_view error_text)
+    : Error("step '" + std::string(step_name) + "' failed" +
+            (attempts > 1 ? " " + std::to_string(attempts) + " times" : std::string()) + ": " +
+            std::string(error_text)),
+      step_(step_name),
+      type_(error_type),
+      text_(error_text) {}
+
+void Context::sleep(Duration time) { calls_.pass->sleep(time); }
+void Context::sleep_until(Time time) { calls_.pass->sleep_until(time); }
+const std::string& Context::stream() const noexcept { return calls_.pass->stream(); }
+Time Context::now() {
+    auto& pass = *calls_.pass;
+    return pass.value<Time>("now", [&] { return pass.around().clock(); });
+}
+std::uint64_t Context::random() {
+    auto& pass = *calls_.pass;
+    return pass.value<std::uint64_t>("random", [&] {
+        return IdSource(std::hash<Id>{}(pass.around().new_id())).next();
+    });
+}
+Id Context::new_id() {
+    auto& pass = *calls_.pass;
+    return pass.value<Id>("new_id", [&] { return pass.around().new_id(); });
+}
+
+WorkflowBase::WorkflowBase(std::string_view name) {
+    if (name.find_first_not_of(" \t\r\n") == std::string_view::npos) {
+        throw Invalid("a workflow's name is blank: it is what its progress is kept under");
+    }
+    detail::name_reactor(definition_, detail::Definition::Role::reactor, name);
+    // Every run sees all that is recorded, and steps may take long: no other stream shall wait behind them.
+    definition_.wants_history = definition_.whole_history = true;
+    definition_.claim_count = 1;
+    definition_.concerns = [prefix = stream_of({})](std::string_view stream) { return stream.starts_with(prefix); };
+    const auto wakes = [this](std::string type) {
+        detail::add_reaction(definition_, {std::move(type), {}, [](Registry&) {}}, {}, false);
+    };
+    wakes(detail::record::waking<detail::record::Started>(definition_.name));
+    wakes(detail::record::waking<detail::record::StepStarted>(definition_.name));
+    wakes(detail::record::waking<detail::record::Woken>(definition_.name));
+}
+
+void WorkflowBase::set_body(Body body) {
+    detail::only_once(definition_, static_cast<bool>(body_), "run");
+    body_ = std::move(body);
+    definition_.serve = [this](const Batch& batch) { return serve(batch); };
+}
+
+Actions WorkflowBase::advance(std::string_view stream, const Messages& history, const Surroundings& around) const {
+    detail::WorkflowPass pass(name(), stream, history, around);
+    return pass.runs() ? pass.run(body_) : Actions();
+}
+
+Message WorkflowBase::start_message(const std::string& input) const {
+    Message message(detail::record::Started{});
+    message.type = detail::record::waking<detail::record::Started>(name());
+    message.payload = detail::record::with_member(std::move(message.payload), "input", input);
+    return message;
+}
+
+std::string WorkflowBase::stream_of(std::string_view id) const { return name() + '-' + std::string(id); }
+
+Results WorkflowBase::serve(const Batch& batch) const {
+    Results results;
+    const Message* last = nullptr;  // what has been handled before a reset is history, and nothing to answer
+    for (const auto& message : batch) {
+        if (!message.replay) last = message.message;
+    }
+    Actions actions;
+    if (last) {
+        try {
+            actions = advance(batch.stream(), batch.history(), {definition_.clock, definition_.new_id});
+        } catch (...) {
+            for (const auto& message : batch) {
+                if (!message.replay) return results.fail(*message, std::current_exception());
+                results.add(*message);
+            }
+        }
+    }
+    for (const auto& message : batch) {
+        if (message.message == last) results.add(*message, std::move(actions));
+        else results.add(*message);
+    }
+    return results;
+}
+
+}  // namespace sourced
 // ==== Store ====================================================================
 
 namespace sourced {
@@ -7189,6 +8456,11 @@ inline Fault describe(const std::exception_ptr& error) {
         const auto* type = abi::__cxa_current_exception_type();
         return {type ? readable(type->name()) : "unknown", "an exception that is no std::exception was thrown"};
     }
+}
+
+std::pair<std::string, std::string> said() {
+    auto fault = describe(std::current_exception());
+    return {std::move(fault.type), std::move(fault.text)};
 }
 
 // ---- random numbers and ids
@@ -7848,6 +9120,9 @@ public:
                 throw Error("add '" + definition.name + "': there is a reactor of this name already");
             }
         }
+        auto& own = Access::definition(*reactor);
+        own.clock = options_.clock;
+        own.new_id = [this] { return ids_.next(options_.clock()); };
         for (const auto& register_type : definition.registrations) register_type(registry_);
         auto member = std::make_unique<Member>();
         if (definition.on_install) store_->transaction(definition.on_install);
@@ -7942,6 +9217,30 @@ public:
         recurring.first = first;
         recurring.message = std::move(message);
         store_->recur(recurring);
+    }
+
+    /// Appends the start of a workflow, unless it is there already.
+    void start_workflow(const std::string& stream, Message start) {
+        complete(start, stream);
+        for (;;) {
+            std::optional<std::string> known;
+            std::int64_t seq = 0;
+            store_->read_stream(stream, {}, [&](Message& message) {
+                seq = message.seq;
+                if (message.type == start.type) known = std::move(message.payload);
+                return !known;
+            });
+            if (known) {
+                if (*known == start.payload) return;
+                throw Invalid("start workflow '" + stream + "': it was started with another input");
+            }
+            try {
+                (void)store_->append(stream, {start}, expect_seq(seq));
+                return;
+            } catch (const Conflict&) {
+                // Somebody was faster with a message for it, or with the very start.
+            }
+        }
     }
 
     struct Handling {
@@ -8867,6 +10166,10 @@ private:
     void serve(Work& work, Handled& handled) {
         const Definition& definition = *work.member->definition;
         const Claim& claim = handled.claim;
+        if (definition.concerns && !definition.concerns(claim.stream_name)) {
+            handled.acked = std::max(handled.acked, claim.known);
+            return;
+        }
         const std::int64_t known = definition.wants_history ? 0 : handled_seq(claim, *work.memory);
         Messages history;
         const auto note_history = [&](const Message& message, const Member::Route*, bool) {
@@ -8874,11 +10177,15 @@ private:
             return true;
         };
         const Reading end = read_batch(work, claim, known, batch_limit(work, claim), note_history);
+        if (definition.whole_history && !end.ended) {
+            read_on(claim, end.seq + 1, [&](Message& message) { return note_history(message, nullptr, false); });
+        }
         for (const auto& item : work.items) work.synced.push_back({&item.message, item.replay});
         std::size_t count = work.items.size();
         Results results;
         while (count > 0) {
-            while (!history.empty() && history.back().seq > work.items[count - 1].message.seq) history.pop_back();
+            const std::int64_t last = definition.whole_history ? unbounded : work.items[count - 1].message.seq;
+            while (!history.empty() && history.back().seq > last) history.pop_back();
             work.synced.resize(count);
             try {
                 results = definition.serve(Batch(work.synced, all_replayed(work.synced),
@@ -9154,7 +10461,8 @@ private:
             member = nullptr;
         }
         worker.step.group = member ? member->id : 0;
-        worker.step.claims = member ? std::max<std::size_t>(options_.claim_count, 1) : 0;
+        const auto own_count = member ? member->definition->claim_count : 0;
+        worker.step.claims = member ? std::max<std::size_t>(own_count > 0 ? own_count : options_.claim_count, 1) : 0;
         if (member || !worker.step.finished.empty()) {
             Exchanged exchanged = exchange(worker, background);
             for (std::size_t i = 0; i < worker.works.size(); ++i) {
@@ -9842,6 +11150,47 @@ std::pair<detail::Box, std::int64_t> App::do_load(const detail::Definition& defi
     return engine_->load(definition, stream, upto);
 }
 Reactor& App::find(const std::type_info& type) { return engine_->find(type); }
+
+void App::do_start_workflow(const WorkflowBase& workflow, std::string_view id, const std::string& input) {
+    if (id.find_first_not_of(" \t\r\n") == std::string_view::npos) {
+        throw Invalid("start workflow '" + workflow.name() + "': its id is blank");
+    }
+    engine_->start_workflow(workflow.stream_of(id), workflow.start_message(input));
+}
+
+WorkflowEnd App::do_look(std::string_view stream) {
+    WorkflowEnd end;
+    StreamRange newest;
+    newest.backwards = true;
+    store().read_stream(stream, newest, [&end](Message& message) {
+        if (message.is<WorkflowCompleted>()) {
+            end.status = WorkflowStatus::completed;
+        } else if (message.is<WorkflowFailed>()) {
+            const auto failure = message.as<WorkflowFailed>();
+            end.status = WorkflowStatus::failed;
+            end.error_type = failure.type;
+            end.error_text = failure.text;
+        } else {
+            // Behind its end there may still stand what others have sent, and the time of a wait that is over.
+            return !message.type.starts_with("sourced.workflow_") || message.type.starts_with("sourced.workflow_woken");
+        }
+        end.payload = std::move(message.payload);
+        return false;
+    });
+    return end;
+}
+
+WorkflowEnd App::do_wait(std::string_view stream, Duration timeout) {
+    FollowOptions options;
+    options.stream = stream;
+    options.types = {std::string(WorkflowCompleted::sourced_type), std::string(WorkflowFailed::sourced_type)};
+    auto follower = follow(options);  // before looking, so that nothing falls in between
+    auto end = do_look(stream);
+    if (end.status == WorkflowStatus::running && timeout > Duration::zero() && follower.next(timeout)) {
+        end = do_look(stream);
+    }
+    return end;
+}
 
 }  // namespace sourced
 // ==== Testing ==================================================================

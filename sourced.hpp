@@ -964,6 +964,7 @@ struct Definition {
                        Transaction& transaction)>
         sync;                                             // optional
     std::function<void(Transaction&)> on_reset;           // optional
+    std::function<void(std::string_view stream, Transaction&)> on_stream_reset;  // optional
     std::function<void(Transaction&)> on_install;         // optional: creates the reactor's own tables when it is added
 
     // ---- role reactor: what is to come of a batch; `reactions` are its types
@@ -1285,7 +1286,9 @@ protected:
     /// written through the Transaction is exactly once. When it throws, neither is kept.
     template <class F>
     void sync(F handler);
-    /// Empties the read model, `(Transaction&)`, in the transaction that resets the group.
+    /// Empties the read model, `(Transaction&)`, or takes one stream out of it, `(std::string_view stream,
+    /// Transaction&)`, in the transaction that resets the group. There may be one of each; where there is only the
+    /// second, a reset of all streams calls it for each.
     template <class F>
     void on_reset(F handler);
     /// Creates the read model's tables, `(Transaction&)`, whenever the projector is added to an App: `create table if
@@ -1805,6 +1808,22 @@ struct GroupSpec {
     Start start{};
 };
 
+/// What a group passes again: everything, unless told otherwise.
+///
+///     app.reset_group("history", {.time = noon, .reason = "the tax rate was wrong"});
+struct Reset {
+    std::int64_t position = 1;   ///< the first position that comes again
+    std::optional<Time> time{};  ///< instead: the first message recorded at or after it
+    std::string stream{};        ///< only what is in this stream; empty: in all
+    std::string reason{};        ///< for those who look at stats()
+};
+
+/// How much of a way is behind.
+struct Progress {
+    std::int64_t done = 0;
+    std::int64_t total = 0;
+};
+
 /// The last messages of a stream without a gap, in order; empty when they have to be read.
 using Tail = std::vector<std::shared_ptr<const Message>>;
 
@@ -1921,6 +1940,10 @@ struct GroupInfo {
     std::int64_t retrying = 0;    ///< streams waiting for a retry
     std::optional<Time> next_retry{};
     std::string retry_error;      ///< the newest error of a stream that waits
+    /// How far it is in passing messages again after a reset, about, in positions of the log; nothing once it is done.
+    std::optional<Progress> replay{};
+    std::optional<Time> reset_at{};     ///< when it was last reset
+    std::string reset_reason;           ///< and why
 };
 
 /// The whole file in numbers.
@@ -2051,9 +2074,11 @@ public:
     virtual void stop_group(std::string_view name, std::string_view reason) = 0;
     /// Starts it again where it stopped; errors and retries are cleared.
     virtual void start_group(std::string_view name) = 0;
-    /// Lets the group pass everything behind `position` again, in all streams;
-    /// `on_reset` runs in the same transaction. What it had handled before is a replay.
-    virtual void reset_group(std::string_view name, std::int64_t position,
+    /// Lets the group pass messages again; `on_reset` runs in the same transaction. What it had handled before is
+    /// a replay. Work under way is dropped, retries begin anew. Streams that have not come as far
+    /// stay where they are. Throws NotRegistered for a group that is not stored, Invalid for a stream that is not
+    /// there and when both a position and a time are given.
+    virtual void reset_group(std::string_view name, const Reset& reset,
                              const std::function<void(Transaction&)>& on_reset) = 0;
     /// True when nothing that the group handles is open, or the group is stopped. Cheap, unlike stats().
     [[nodiscard]] virtual bool settled(std::int64_t group) = 0;
@@ -2501,9 +2526,13 @@ public:
 
     SOURCED_API void stop_group(std::string_view group, std::string_view reason = "stopped by hand");
     SOURCED_API void start_group(std::string_view group);
-    /// Passes the log again from the start: read models are emptied by `on_reset` and
-    /// built anew; nothing is decided or sent a second time.
-    SOURCED_API void reset_group(std::string_view group);
+    /// Passes the log again, from the start and in all streams unless told otherwise: read models are emptied by
+    /// `on_reset` and built anew; nothing is decided or sent a second time. stats() shows how far that is.
+    ///
+    /// From a position or a time: only what folds its streams, actors and event-sourced projectors. A Projector loads
+    /// the state it has stored, and would add twice: it is reset whole, or for a whole stream if it has an on_reset for
+    /// one and no key. Throws Invalid where that is not so, and as Store::reset_group does.
+    SOURCED_API void reset_group(std::string_view group, const Reset& reset = {});
     [[nodiscard]] SOURCED_API Stats stats();
 
     [[nodiscard]] SOURCED_API Store& store();
@@ -4727,11 +4756,22 @@ consteval bool key_is_right() {
 }
 
 template <Mistake mistake>
-consteval bool table_is_right() {
+consteval bool install_is_right() {
     static_assert(mistake == Mistake::none || mistake != Mistake::wrong_parameter,
-                  "on_reset() and on_install() take a handler with the one parameter Transaction&");
+                  "on_install() takes a handler with the one parameter Transaction&");
     static_assert(mistake == Mistake::none || mistake == Mistake::wrong_parameter,
-                  "on_reset() and on_install() take a const handler with the one parameter Transaction&");
+                  "on_install() takes a const handler with the one parameter Transaction&");
+    return mistake == Mistake::none;
+}
+
+template <Mistake mistake>
+consteval bool reset_is_right() {
+    static_assert(mistake == Mistake::none || mistake != Mistake::wrong_parameter,
+                  "on_reset() takes a handler with the parameters (Transaction&) or (std::string_view stream, "
+                  "Transaction&)");
+    static_assert(mistake == Mistake::none || mistake == Mistake::wrong_parameter,
+                  "on_reset() takes a const handler with the parameters (Transaction&) or (std::string_view stream, "
+                  "Transaction&)");
     return mistake == Mistake::none;
 }
 
@@ -4778,13 +4818,27 @@ void declare_listed_key(Definition& definition, const F& handler) {
             [handler](const Message& message) { return key_text(handler(message.as<E>())); });
 }
 
+template <class F>
+inline constexpr bool takes_stream = std::is_same_v<typename Signature<F>::Parameters,
+                                                    Types<std::string_view, Transaction&>>;
+
 template <class Self, class F>
-consteval Mistake table_mistake() {
+consteval Mistake install_mistake() {
     if constexpr (callable_mistake<Self, F>() != Mistake::none) {
         return callable_mistake<Self, F>();
     } else {
         return std::is_same_v<typename Signature<F>::Parameters, Types<Transaction&>> ? Mistake::none
                                                                                       : Mistake::wrong_parameter;
+    }
+}
+
+template <class Self, class F>
+consteval Mistake reset_mistake() {
+    constexpr auto mistake = install_mistake<Self, F>();
+    if constexpr (mistake == Mistake::wrong_parameter) {
+        return takes_stream<F> ? Mistake::none : mistake;
+    } else {
+        return mistake;
     }
 }
 
@@ -4862,16 +4916,21 @@ void ProjectorBase<T>::sync(F handler) {
 template <class T>
 template <class F>
 void ProjectorBase<T>::on_reset(F handler) {
-    if constexpr (detail::table_is_right<detail::table_mistake<ProjectorBase, F>()>()) {
-        detail::only_once(definition_, static_cast<bool>(definition_.on_reset), "on_reset");
-        definition_.on_reset = detail::bind(this, std::move(handler));
+    if constexpr (detail::reset_is_right<detail::reset_mistake<ProjectorBase, F>()>()) {
+        if constexpr (detail::takes_stream<F>) {
+            detail::only_once(definition_, static_cast<bool>(definition_.on_stream_reset), "on_reset(stream)");
+            definition_.on_stream_reset = detail::bind(this, std::move(handler));
+        } else {
+            detail::only_once(definition_, static_cast<bool>(definition_.on_reset), "on_reset");
+            definition_.on_reset = detail::bind(this, std::move(handler));
+        }
     }
 }
 
 template <class T>
 template <class F>
 void ProjectorBase<T>::on_install(F handler) {
-    if constexpr (detail::table_is_right<detail::table_mistake<ProjectorBase, F>()>()) {
+    if constexpr (detail::install_is_right<detail::install_mistake<ProjectorBase, F>()>()) {
         detail::only_once(definition_, static_cast<bool>(definition_.on_install), "on_install");
         definition_.on_install = detail::bind(this, std::move(handler));
     }
@@ -7627,6 +7686,9 @@ void store_as_rows(Definition& definition, const std::string& table) {
                             " (id text primary key, state text not null) strict, without rowid");
     };
     definition.on_reset = [table](Transaction& transaction) { transaction.execute("delete from " + quoted(table)); };
+    definition.on_stream_reset = [table](std::string_view stream, Transaction& transaction) {
+        transaction.execute("delete from " + quoted(table) + " where id = ?", stream);
+    };
 }
 
 std::optional<std::string> stored_row(Reader& reader, const std::string& table, std::string_view id) {
@@ -9149,6 +9211,24 @@ public:
         members_.push_back(std::move(member));
     }
 
+    /// What loads the state it has stored must not see again what is in that state.
+    static void check_reset(const Definition& definition, const Reset& reset) {
+        const std::string tried = "reset '" + definition.name + "'";
+        if (reset.position > 1 || reset.time) {
+            throw Invalid(tried + " from a position or a time: a projector that stores its state would add twice; "
+                                  "reset it whole, or for one whole stream");
+        }
+        if (reset.stream.empty()) return;
+        if (definition.key) {
+            throw Invalid(tried + " in '" + reset.stream + "': its rows are kept by key, and streams share them; "
+                                  "reset it whole");
+        }
+        if (!definition.on_stream_reset) {
+            throw Invalid(tried + " in '" + reset.stream + "': it has no on_reset for one stream; give it a handler "
+                                  "(std::string_view stream, Transaction&)");
+        }
+    }
+
     Reactor& find(const std::type_info& type) {
         for (const auto& member : members_) {
             const Reactor& reactor = *member->reactor;
@@ -9157,13 +9237,31 @@ public:
         throw NotRegistered("no " + readable(type.name()) + " was added to this App");
     }
 
-    void reset(std::string_view name) {
-        const std::function<void(Transaction&)> nothing;
-        const Member* member = nullptr;
-        for (const auto& candidate : members_) {
-            if (candidate->definition->name == name) member = candidate.get();
+    void reset(std::string_view name, const Reset& reset) {
+        const Member* member = find_member(name);
+        if (!member) {  // somebody else's: nothing is known of its read model
+            store_->reset_group(name, reset, nullptr);
+            return;
         }
-        store_->reset_group(name, 0, member ? member->definition->on_reset : nothing);
+        const Definition& definition = *member->definition;
+        if (definition.role == Definition::Role::projector && !definition.event_sourced) {
+            check_reset(definition, reset);
+        }
+        std::function<void(Transaction&)> on_reset = definition.on_reset;
+        if (!reset.stream.empty()) {
+            on_reset = nullptr;
+            if (definition.on_stream_reset) {
+                on_reset = [&](Transaction& transaction) { definition.on_stream_reset(reset.stream, transaction); };
+            }
+        } else if (!on_reset && definition.on_stream_reset) {
+            on_reset = [&](Transaction& transaction) {
+                const auto streams = transaction.query(
+                    "select s.name from sourced_offsets o join sourced_streams s on s.id = o.stream where o.grp = ?",
+                    member->id);
+                for (const auto& stream : streams) definition.on_stream_reset(stream.text(0), transaction);
+            };
+        }
+        store_->reset_group(name, reset, on_reset);
     }
 
     // ---- sending
@@ -9683,6 +9781,12 @@ private:
 
     // ---- states
 
+    [[nodiscard]] Member* find_member(std::string_view name) const {
+        for (const auto& member : members_) {
+            if (member->definition->name == name) return member.get();
+        }
+        return nullptr;
+    }
     [[nodiscard]] Member& member_of(const Definition& definition) {
         for (const auto& member : members_) {
             if (member->definition == &definition) return *member;
@@ -11128,7 +11232,7 @@ bool App::wait_until_idle(Duration timeout) { return engine_->wait_until_idle(ti
 
 void App::stop_group(std::string_view group, std::string_view reason) { engine_->store().stop_group(group, reason); }
 void App::start_group(std::string_view group) { engine_->store().start_group(group); }
-void App::reset_group(std::string_view group) { engine_->reset(group); }
+void App::reset_group(std::string_view group, const Reset& reset) { engine_->reset(group, reset); }
 Stats App::stats() { return engine_->store().stats(); }
 Store& App::store() { return engine_->store(); }
 const Registry& App::registry() const { return engine_->registry(); }

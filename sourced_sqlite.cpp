@@ -138,6 +138,10 @@ CREATE TABLE sourced_recurring(
     due_at INTEGER NOT NULL, message_id BLOB NOT NULL UNIQUE CHECK(length(message_id) = 16),
     stream TEXT NOT NULL, type INTEGER NOT NULL, schema INTEGER NOT NULL, metadata TEXT, payload TEXT NOT NULL
     ) STRICT, WITHOUT ROWID;
+
+-- The last reset of a group: what stands behind `acked` came again, in one stream or in all (null).
+CREATE TABLE sourced_resets(
+    grp INTEGER PRIMARY KEY, at INTEGER NOT NULL, reason TEXT NOT NULL, acked INTEGER NOT NULL, stream INTEGER) STRICT;
 )sql";
 
 enum State : std::int64_t { idle = 0, ready = 1, claimed = 2, waiting = 3, parked = 4 };
@@ -651,6 +655,13 @@ struct StoredMessage {
     "SELECT r.name, r.every, r.first, r.due_at, r.message_id, r.stream, t.name, t.kind, r.schema, r.metadata, " \
     "r.payload FROM sourced_recurring r JOIN sourced_types t ON t.id = r.type "
 
+// Lets offsets go back to at most ?2.
+#define SOURCED_PRIVATE_RESET                                                                                      \
+    "UPDATE sourced_offsets SET acked = min(acked, ?2), fence = fence + 1, owner = NULL, attempts = 0, "           \
+    "attempted = NULL, deaths = 0, retry_at = NULL, error_type = NULL, error_text = NULL, "                        \
+    "pending = CASE WHEN known > min(acked, ?2) THEN min(acked, ?2) + 1 END, "                                     \
+    "state = CASE WHEN known > min(acked, ?2) THEN 1 ELSE 0 END "
+
 /// One piece of work for the writer connection.
 struct Unit {
     std::function<void()> work;
@@ -1126,9 +1137,21 @@ public:
         forget_groups();
     }
 
-    void reset_group(std::int64_t id, std::int64_t position, const std::function<void(Transaction&)>& on_reset) {
+    void reset_group(std::int64_t id, const Reset& reset, const std::function<void(Transaction&)>& on_reset) {
+        if (reset.time && reset.position > 1) throw Invalid("reset: a position and a time are given, one is enough");
         flush();
-        reset_offsets_.run(id, position);
+        const std::int64_t first = reset.time ? first_at(recorded_at_, head(), *reset.time) : reset.position;
+        const std::int64_t acked = std::max<std::int64_t>(first - 1, 0);
+        std::optional<std::int64_t> stream;
+        if (reset.stream.empty()) {
+            reset_offsets_.run(id, acked);
+        } else {
+            const Head* head = find_head(reset.stream);
+            if (!head) throw Invalid("reset in '" + reset.stream + "': there is no such stream");
+            stream = head->id;
+            reset_offset_.run(id, acked, head->id);
+        }
+        note_reset_.run(id, micros(options_.clock()), reset.reason, acked, stream);
         forget_groups();
         if (on_reset) run_user(on_reset);
     }
@@ -2580,12 +2603,9 @@ private:
                              "UPDATE sourced_offsets SET attempts = 0, attempted = NULL, deaths = 0, retry_at = NULL, "
                              "error_type = NULL, error_text = NULL, state = CASE state WHEN 3 THEN 1 ELSE state END "
                              "WHERE grp = ? AND (attempts > 0 OR deaths > 0 OR state = 3)"};
-    Statement reset_offsets_{
-        bank_,
-        "UPDATE sourced_offsets SET acked = min(acked, ?2), fence = fence + 1, owner = NULL, attempts = 0, "
-        "attempted = NULL, deaths = 0, retry_at = NULL, error_type = NULL, error_text = NULL, "
-        "pending = CASE WHEN known > min(acked, ?2) THEN min(acked, ?2) + 1 END, "
-        "state = CASE WHEN known > min(acked, ?2) THEN 1 ELSE 0 END WHERE grp = ?1"};
+    Statement reset_offsets_{bank_, SOURCED_PRIVATE_RESET "WHERE grp = ?1"};
+    Statement reset_offset_{bank_, SOURCED_PRIVATE_RESET "WHERE grp = ?1 AND stream = ?3"};
+    Statement note_reset_{bank_, "INSERT OR REPLACE INTO sourced_resets VALUES(?, ?, ?, ?, ?)"};
     Statement offset_by_key_{
         bank_,
         "SELECT acked, known, highest, pending, state, owner, fence, attempts, attempted, deaths, retry_at, "
@@ -2865,7 +2885,19 @@ private:
         return group;
     }
 
+    /// The way of each stream goes from where it was reset to the highest it had come to; how far all of them are
+    /// together is said of the longest.
+    std::optional<Progress> replay_of(std::int64_t group, const Cursor& reset) {
+        const auto stream = reset.null(3) ? std::nullopt : std::optional(reset.integer(3));
+        auto row = replay_of_(group, reset.integer(2), stream);
+        if (!row.next() || row.integer(1) == 0 || row.integer(0) == row.integer(1)) return std::nullopt;
+        const double share = static_cast<double>(row.integer(0)) / static_cast<double>(row.integer(1));
+        const std::int64_t total = row.integer(2);
+        return Progress{static_cast<std::int64_t>(share * static_cast<double>(total)), total};
+    }
+
     void progress(GroupInfo& group) {
+        bool replaying = false;
         {
             auto row = offsets_of_(group.id);
             row.next();
@@ -2874,6 +2906,15 @@ private:
             group.newest = row.integer(2);
             group.retrying = row.integer(3);
             if (!row.null(4)) group.next_retry = time_of(row.integer(4));
+            replaying = row.integer(5) > 0;
+        }
+        {
+            auto row = reset_of_(group.id);
+            if (row.next()) {
+                group.reset_at = time_of(row.integer(0));
+                group.reset_reason = row.text(1);
+                if (replaying) group.replay = replay_of(group.id, row);
+            }
         }
         if (group.retrying > 0) {
             auto row = retry_error_(group.id);
@@ -2959,8 +3000,13 @@ private:
         bank_,
         "SELECT count(*) FILTER (WHERE highest > 0 AND acked > 0), coalesce(min(acked) FILTER (WHERE highest > 0 AND "
         "acked > 0), 0), "
-        "coalesce(max(acked) FILTER (WHERE highest > 0), 0), count(*) FILTER (WHERE state = 3), min(retry_at) "
+        "coalesce(max(acked) FILTER (WHERE highest > 0), 0), count(*) FILTER (WHERE state = 3), min(retry_at), "
+        "count(*) FILTER (WHERE pending <= highest) "
         "FROM sourced_offsets WHERE grp = ?"};
+    Statement reset_of_{bank_, "SELECT at, reason, acked, stream FROM sourced_resets WHERE grp = ?"};
+    Statement replay_of_{bank_,
+                         "SELECT sum(max(min(acked, highest), ?2) - ?2), sum(highest - ?2), max(highest) - ?2 "
+                         "FROM sourced_offsets WHERE grp = ?1 AND highest > ?2 AND coalesce(stream = ?3, 1)"};
     Statement group_progress_{bank_, "SELECT status, scanned, handles FROM sourced_groups WHERE id = ?"};
     // Left to itself, SQLite takes the primary key and looks at every stream of the group.
     Statement any_ready_{bank_,
@@ -2995,6 +3041,7 @@ private:
 
 #undef SOURCED_PRIVATE_SELECT_MESSAGES
 #undef SOURCED_PRIVATE_SELECT_RECURRING
+#undef SOURCED_PRIVATE_RESET
 
 Writer::UserTransaction::~UserTransaction() = default;
 Writer::UserTransaction::End::~End() { transaction_.reading_.reset(); }
@@ -3250,12 +3297,12 @@ public:
     void start_group(std::string_view name) override {
         change_group(name, "start", [&](std::int64_t id) { writer_.start_group(id); });
     }
-    void reset_group(std::string_view name, std::int64_t position,
+    void reset_group(std::string_view name, const Reset& reset,
                      const std::function<void(Transaction&)>& on_reset) override {
         Unit unit;
         unit.alone = true;
         unit.work = [&] {
-            writer_.reset_group(writer_.group_by_name(name), position, on_reset);
+            writer_.reset_group(writer_.group_by_name(name), reset, on_reset);
             writer_.note_change();
         };
         submit(unit, [&] { return "reset group '" + std::string(name) + "'"; });

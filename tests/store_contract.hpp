@@ -1192,7 +1192,7 @@ TEST_CASE_TEMPLATE("Store: a unit reads, appends, schedules and acknowledges in 
         CHECK(drain(*store, group, {"E"}) == Numbers{4});
         store->unit([&](UnitTransaction& unit) { unit.acknowledge(group, "s", 2); });  // it was handled long ago
         CHECK(claim(*store, group).empty());
-        store->reset_group("g", 0, nullptr);
+        store->reset_group("g", {}, nullptr);
         const auto again = claim(*store, group);
         REQUIRE(again.size() == 1);
         CHECK(again[0].highest == 4);
@@ -1555,7 +1555,7 @@ TEST_CASE_TEMPLATE("Store: groups get the messages they handle, each with its ow
         CHECK(store->stats().group("g").reason == "");
         CHECK_THROWS_AS(store->stop_group("nobody", "x"), NotRegistered);
         CHECK_THROWS_AS(store->start_group("nobody"), NotRegistered);
-        CHECK_THROWS_AS(store->reset_group("nobody", 0, nullptr), NotRegistered);
+        CHECK_THROWS_AS(store->reset_group("nobody", {}, nullptr), NotRegistered);
         CHECK_THROWS_AS((void)store->stats().group("nobody"), NotRegistered);
     }
     SUBCASE("H6: stats tell each group's oldest and newest offset and its streams") {
@@ -1777,7 +1777,7 @@ TEST_CASE_TEMPLATE("Store: what a worker has made is committed whole, under its 
         CHECK(claim(*store, group).at(0).acked == 0);
     }
     SUBCASE("reset meanwhile: lost, nothing is written") {
-        store->reset_group("g", 0, nullptr);
+        store->reset_group("g", {}, nullptr);
         CHECK(finish(*store, done).result == Went::lost);
         CHECK(store->head() == 2);
         claims = claim(*store, group);
@@ -1937,7 +1937,7 @@ TEST_CASE_TEMPLATE("Store: a reset lets a group pass again what it had handled, 
     finish(*store, handled(claims[1], 2));  // s2 its first
 
     SUBCASE("whole") {
-        store->reset_group("g", 0, [](Transaction& transaction) { transaction.execute("DELETE FROM mine"); });
+        store->reset_group("g", {}, [](Transaction& transaction) { transaction.execute("DELETE FROM mine"); });
         claims = claim(*store, group, 5);
         REQUIRE(claims.size() == 2);
         CHECK(claims[0].acked == 0);
@@ -1947,13 +1947,13 @@ TEST_CASE_TEMPLATE("Store: a reset lets a group pass again what it had handled, 
         CHECK(store->stats().group("g").lag == 6);
     }
     SUBCASE("from a position") {
-        store->reset_group("g", 3, nullptr);
+        store->reset_group("g", {.position = 4}, nullptr);
         Numbers again = drain(*store, group, {"E"});
         std::sort(again.begin(), again.end());
         CHECK(again == Numbers{4, 5, 6});
     }
     SUBCASE("on_reset throws: nothing is reset") {
-        CHECK_THROWS_AS(store->reset_group("g", 0,
+        CHECK_THROWS_AS(store->reset_group("g", {},
                                            [](Transaction& transaction) {
                                                transaction.execute("DELETE FROM mine");
                                                throw std::logic_error("no");
@@ -1964,7 +1964,7 @@ TEST_CASE_TEMPLATE("Store: a reset lets a group pass again what it had handled, 
     }
     SUBCASE("a stopped group stays stopped") {
         store->stop_group("g", "x");
-        store->reset_group("g", 0, nullptr);
+        store->reset_group("g", {}, nullptr);
         CHECK(claim(*store, group, 5).empty());
         store->start_group("g");
         CHECK(claim(*store, group, 5).size() == 2);
@@ -2091,7 +2091,7 @@ TEST_CASE_TEMPLATE("Store: a commit tells what it did", Kind_, STORE_KINDS) {
     CHECK(told[2].groups);
     store->stop_group("g", "x");
     store->start_group("g");
-    store->reset_group("g", 0, nullptr);
+    store->reset_group("g", {}, nullptr);
     REQUIRE(told.size() == 6);
     for (std::size_t i = 3; i < 6; ++i) CHECK(told[i].groups);
     (void)claim(*store, group);

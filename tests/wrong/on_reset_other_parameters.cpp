@@ -1,4 +1,4 @@
-// expect: on_reset() and on_install() take a handler with the one parameter Transaction&
+// expect: on_reset() takes a handler with the parameters (Transaction&) or (std::string_view stream, Transaction&)
 #include <sourced.hpp>
 
 struct Add {

@@ -2387,7 +2387,8 @@ class Bound;
 /// Safe to share between threads once every reactor is added.
 class App {
 public:
-    /// Throws StoreError when the file cannot be opened.
+    /// Throws Invalid for options that make no sense, each with its name, and StoreError when the file cannot be
+    /// opened.
     SOURCED_API explicit App(Options options = {});
     /// Stops the workers first: batches under way end, claims are given back.
     SOURCED_API ~App();
@@ -2396,7 +2397,7 @@ public:
 
     /// Adds a reactor, made from `arguments`, and registers its group and types.
     /// Throws Error for a second reactor of the same name, for a type name that another C++
-    /// type has, and when workers are running.
+    /// type has, and when workers are running; Invalid for options of it that make no sense.
     template <class R, class... Arguments>
     R& add(Arguments&&... arguments);
 
@@ -9124,6 +9125,53 @@ void leave(std::unique_ptr<Listening<T>>& listening) noexcept {
     listening.reset();
 }
 
+// ---- options
+
+/// Collects what is wrong with options: numbers that no program can mean.
+class OptionsCheck {
+public:
+    template <class N>
+    void within(std::string_view name, N value, N least, N most) {
+        if (value < least) wrong(name, "at least " + std::to_string(least), std::to_string(value));
+        if (value > most) wrong(name, "at most " + std::to_string(most), std::to_string(value));
+    }
+    void within(std::string_view name, Duration value, Duration least, Duration most) {
+        if (value < least) wrong(name, "at least " + text_of(least), text_of(value));
+        if (value > most) wrong(name, "at most " + text_of(most), text_of(value));
+    }
+    void refuse(std::string_view what) const {
+        if (!problems_.empty()) throw Invalid(what, problems_);
+    }
+
+private:
+    static std::string text_of(Duration time) {
+        const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(time);
+        return seconds == time ? std::to_string(seconds.count()) + " s" : std::to_string(time.count()) + " us";
+    }
+    void wrong(std::string_view name, const std::string& expected, const std::string& got) {
+        problems_.push_back({"/" + std::string(name), "expected " + expected + ", got " + got});
+    }
+
+    Problems problems_;
+};
+
+/// Throws Invalid.
+inline Options checked(Options options) {
+    constexpr auto most = std::numeric_limits<std::size_t>::max();
+    constexpr Duration year = std::chrono::hours(24 * 365);
+    OptionsCheck check;
+    check.within<std::size_t>("workers", options.workers, 0, 1024);
+    check.within<std::size_t>("batch_size", options.batch_size, 1, most);
+    check.within<std::size_t>("claim_count", options.claim_count, 1, most);
+    check.within("claim_time", options.claim_time, Duration(1), year);
+    check.within("deaths", options.deaths, 0, std::numeric_limits<int>::max());
+    check.within<std::size_t>("limits/depth", options.limits.depth, 1, most);
+    check.within<std::size_t>("limits/bytes", options.limits.bytes, 2, most);  // {}
+    check.within("busy_timeout", options.busy_timeout, Duration(0), std::chrono::hours(24));  // SQLite's is an int
+    check.refuse("options of the App");
+    return options;
+}
+
 // ---- the engine
 
 /// The runtime behind App: its groups, their states, and the threads that work.
@@ -9132,7 +9180,7 @@ void leave(std::unique_ptr<Listening<T>>& listening) noexcept {
 class Engine {
 public:
     explicit Engine(Options options)
-        : options_(std::move(options)),
+        : options_(checked(std::move(options))),
           pid_(::getpid()),
           seed_(options_.seed != 0 ? options_.seed : random_seed()),
           ids_(seed_),
@@ -9185,6 +9233,10 @@ public:
         auto& own = Access::definition(*reactor);
         own.clock = options_.clock;
         own.new_id = [this] { return ids_.next(options_.clock()); };
+        OptionsCheck check;
+        const std::size_t batch_size = definition.options.batch_size.value_or(options_.batch_size);
+        check.within<std::size_t>("batch_size", batch_size, 1, std::numeric_limits<std::size_t>::max());
+        check.refuse("add '" + definition.name + "'");
         for (const auto& register_type : definition.registrations) register_type(registry_);
         auto member = std::make_unique<Member>();
         if (definition.on_install) store_->transaction(definition.on_install);
@@ -9192,7 +9244,7 @@ public:
         member->id = store_->register_group({definition.name, types, definition.options.start_from}).id;
         member->reactor = std::move(reactor);
         member->definition = &definition;
-        member->batch_size = std::max<std::size_t>(definition.options.batch_size.value_or(options_.batch_size), 1);
+        member->batch_size = batch_size;
         member->retries = definition.options.retries.value_or(options_.retries);
         for (const auto& [type, evolve] : definition.events) {
             member->routes[type].evolve = &evolve;
@@ -10566,7 +10618,7 @@ private:
         }
         worker.step.group = member ? member->id : 0;
         const auto own_count = member ? member->definition->claim_count : 0;
-        worker.step.claims = member ? std::max<std::size_t>(own_count > 0 ? own_count : options_.claim_count, 1) : 0;
+        worker.step.claims = !member ? 0 : own_count > 0 ? own_count : options_.claim_count;
         if (member || !worker.step.finished.empty()) {
             Exchanged exchanged = exchange(worker, background);
             for (std::size_t i = 0; i < worker.works.size(); ++i) {

@@ -606,3 +606,77 @@ TEST_CASE("following: stop wakes who waits; it ends with its App and may outlive
     CHECK_FALSE(waiting.next());
     CHECK(waiting.position() == 1);
 }
+
+// ---- What an App is told -------------------------------------------------------------------------
+
+TEST_CASE("T2: an App needs to be told nothing: in memory, two workers, with channels") {
+    const sourced::Options options;
+    CHECK(options.path.empty());
+    CHECK(options.workers == 2);
+    CHECK(options.batch_size == 50);
+    CHECK(options.durability == sourced::Durability::full);
+    CHECK(sourced::SubscribeOptions().limit == 1000);
+    CHECK(sourced::FollowOptions().from.from == Start::From::now);
+    App app;
+    app.add<List>();
+    auto lists = app.subscribe("lists");
+    app.handle<List>("list-1", Add{1});
+    CHECK(app.load<List>("list-1").state == 1);
+    CHECK(app.publish("lists", "list-1") == 1);
+}
+
+TEST_CASE("T2: options that make no sense are refused, each by its name") {
+    CHECK(text_of([] { App app({.batch_size = 0}); }) == "options of the App: /batch_size: expected at least 1, got 0");
+    CHECK(text_of([] { App app({.claim_count = 0}); }) ==
+          "options of the App: /claim_count: expected at least 1, got 0");
+    CHECK(text_of([] { App app({.workers = 5000}); }) ==
+          "options of the App: /workers: expected at most 1024, got 5000");
+    CHECK(text_of([] { App app({.claim_time = -10s, .deaths = -1}); }) ==
+          "options of the App: /claim_time: expected at least 1 us, got -10 s; /deaths: expected at least 0, got -1");
+    CHECK(text_of([] { App app({.limits = {.depth = 0, .bytes = 1}}); }) ==
+          "options of the App: /limits/depth: expected at least 1, got 0; /limits/bytes: expected at least 2, got 1");
+    CHECK(text_of([] { App app({.busy_timeout = -1us}); }) ==
+          "options of the App: /busy_timeout: expected at least 0 s, got -1 us");
+    CHECK(text_of([] { App app({.busy_timeout = 1000h}); }) ==
+          "options of the App: /busy_timeout: expected at most 86400 s, got 3600000 s");
+    const support::TemporaryDirectory directory;
+    CHECK(text_of([&] { App app({.path = directory.file(), .batch_size = 0}); }) ==
+          "options of the App: /batch_size: expected at least 1, got 0");
+    CHECK_FALSE(std::filesystem::exists(directory.file()));  // nothing was opened
+}
+
+TEST_CASE("T2: a reactor's options are checked when it is added") {
+    struct Eager : sourced::Actor<int> {
+        Eager() : Actor("eager") {
+            command([](const Add& add) { return Added{add.number}; });
+            options({.batch_size = 0});
+        }
+    };
+    App app;
+    CHECK(text_of([&] { app.add<Eager>(); }) == "add 'eager': /batch_size: expected at least 1, got 0");
+    CHECK(app.stats().groups.empty());
+}
+
+TEST_CASE("T2: what sets a reactor up runs once for each App, before anything else") {
+    int installed = 0;
+    struct Table : sourced::Projector<int> {
+        explicit Table(int& installed) : Projector("table") {
+            on_install([&installed](sourced::Transaction& db) {
+                ++installed;
+                db.execute("create table if not exists numbers(number integer)");
+            });
+            state([](std::string_view) { return 0; });
+            event([](int& number, const Added& added) { number = added.number; });
+            sync([](const int& number, sourced::Transaction& db) {
+                db.execute("insert into numbers values (?)", number);
+            });
+        }
+    };
+    App app;
+    app.add<Table>(installed);
+    CHECK(installed == 1);
+    app.dispatch("s", Added{1});
+    app.dispatch("s", Added{2});
+    app.run_until_idle();
+    CHECK(installed == 1);
+}

@@ -12,7 +12,7 @@
 //   Store        the log, the schedule, and how groups get through them
 //   Verify       is the file what it promises to be?
 //   App          reactors, a store and the threads that bring them together
-//   Testing      given / when / then
+//   Testing      given / when / then, for one reactor and for several
 //
 // The smallest program (samples/smallest.cpp, shortened):
 //
@@ -2540,6 +2540,7 @@ public:
     [[nodiscard]] SOURCED_API const Registry& registry() const;
 
 private:
+    friend struct detail::Access;
     SOURCED_API void do_add(std::unique_ptr<Reactor> reactor);
     SOURCED_API Message do_dispatch(std::string_view stream, Message message);
     SOURCED_API Message do_schedule(std::string_view stream, Message message, Time time);
@@ -2615,12 +2616,15 @@ private:
 }  // namespace sourced
 
 // =============================================================================
-// Testing: given / when / then
+// Testing: given / when / then, for one reactor and for several
 // =============================================================================
 
 namespace sourced::testing {
 
-/// Whether a step did what was expected; if not, its text says what it did instead.
+/// Whether what happened is what was expected; if not, its text says what happened instead.
+///
+///     expected shop.bought {"pieces":4}
+///     but got  shop.bought {"pieces":3}
 class [[nodiscard]] Verdict {
 public:
     Verdict(bool right, std::string text) : right_(right), text_(std::move(text)) {}
@@ -2634,141 +2638,256 @@ private:
     std::string text_;
 };
 
+template <class State>
+class StepOf;
+template <class S>
+class Chain;
+
 namespace detail {
 
+/// The state of actors and projectors; void for reactors that have none.
+template <class R>
+struct StateOf {
+    using Type = void;
+};
+template <class R>
+    requires requires { typename R::State; }
+struct StateOf<R> {
+    using Type = typename R::State;
+};
+
+/// A block of a test: takes the step, its actions, or the state.
+template <class Block, class State>
+concept looks_at = std::is_invocable_v<const Block&, const StepOf<State>&> ||
+                   std::is_invocable_v<const Block&, const Actions&> ||
+                   std::is_invocable_v<const Block&, std::add_lvalue_reference_t<const State>>;
+
+/// A reactor at a stream with a past.
+struct Setting {
+    std::shared_ptr<const Reactor> reactor;
+    std::string stream;  // empty: named after the reactor
+    Messages past;
+    bool replay = false;
+};
 /// Where a reactor stands after its past.
 struct Past {
+    std::shared_ptr<Store> store;  // for reactors that read or write tables
     sourced::detail::Box state;
     std::string stream;
+    std::string id;  // of the state: the stream, or the key
+    Messages messages;
     std::int64_t seq = 0;
 };
-[[nodiscard]] SOURCED_API Past past_of(const sourced::detail::Definition& definition, std::string_view stream,
-                                       const Messages& past);
+[[nodiscard]] SOURCED_API Past past_of(const Setting& setting, const Message* next = nullptr);
 [[nodiscard]] SOURCED_API Verdict same_json(std::string_view what, const std::string& expected,
                                             const std::string& found);
+/// Runs a block of a test: what it throws for the test's framework passes through.
+[[nodiscard]] SOURCED_API Verdict judge_block(const std::function<Verdict()>& block);
 
 }  // namespace detail
 
-/// Something that a step may lead to: an event, a refusal, or a dispatched command.
+/// Something that a step may lead to: a message that is appended, a refusal, a dispatch, or an exception.
 class Expected {
 public:
     template <is_message T>
-    Expected(const T& event) : Expected(Message(event)) {}
-    SOURCED_API Expected(Message event);
+    Expected(const T& message) : Expected(Message(message)) {}
+    /// In the stream it names, else in that of the step.
+    SOURCED_API Expected(Message message);
     SOURCED_API Expected(Refusal refusal);
     SOURCED_API Expected(Dispatch dispatch);
+    /// An exception of exactly this type with exactly this text. To compare less: then_throws().
+    template <std::derived_from<std::exception> E>
+    Expected(const E& error) : Expected(typeid(error), error.what()) {}
 
 private:
     friend class Step;
-    std::variant<Message, Refusal, Dispatch> what_;
+    SOURCED_API Expected(const std::type_info& type, std::string_view text);
+    std::variant<Message, Refusal, Dispatch, std::string> what_;
 };
 
-/// What came of one message: asked by `then`, once the reactor has handled it.
+/// What came of a step, with the type of the state left open. See StepOf.
 class Step {
 public:
-    /// Exactly these came of it, in this order. Payloads are compared as JSON.
-    template <class... Outcome>
-    Verdict then(const Outcome&... expected) const {
-        return judge({Expected(expected)...});
-    }
-    /// Nothing came of it.
-    SOURCED_API Verdict then_nothing() const;
-    /// The handler threw an E whose text contains `text`.
-    template <class E = std::exception>
-    Verdict then_throws(std::string_view text = {}) const;
-
-    /// The events that were decided, with stream and seq as if they had been stored.
+    /// The events that an actor decided, with stream and seq as if they had been stored.
     [[nodiscard]] const Messages& events() const noexcept { return events_; }
+    /// All that is to be done, as the runtime is told: decisions and what is sent at once as AppendNext, what is sent
+    /// later as Schedule, counted from where a Clock begins, then the syncs.
+    [[nodiscard]] const Actions& actions() const noexcept { return actions_; }
     /// The seq of the stream's last message.
-    [[nodiscard]] std::int64_t seq() const noexcept { return seq_; }
+    [[nodiscard]] std::int64_t seq() const noexcept { return past_.seq; }
+    [[nodiscard]] const std::string& stream() const noexcept { return past_.stream; }
+    /// In memory, with the tables of `on_install`: where run_syncs() writes.
+    [[nodiscard]] SOURCED_API Store& store() const;
 
 protected:
-    SOURCED_API Step(const sourced::detail::Definition& definition, std::string_view stream, const Messages& past,
-                     Message message);
-    [[nodiscard]] const void* erased_state() const noexcept { return state_.get(); }
+    SOURCED_API Step(const detail::Setting& setting, Messages messages);
+    [[nodiscard]] const void* erased_state() const noexcept { return past_.state.get(); }
+    SOURCED_API void do_run_syncs(const std::function<void(Transaction&)>& before);
+    [[nodiscard]] SOURCED_API Verdict judge(const std::vector<Expected>& expected) const;
+    [[nodiscard]] SOURCED_API Verdict judge_error(bool right_type, const std::type_info& type,
+                                                  std::string_view text) const;
+    [[nodiscard]] SOURCED_API Verdict judge_retry(const std::optional<Time>& time) const;
+    [[nodiscard]] const std::exception_ptr& error() const noexcept { return error_; }
 
 private:
-    SOURCED_API Verdict judge(const std::vector<Expected>& expected) const;
-    SOURCED_API Verdict judge_error(bool right_type, const std::type_info& type, std::string_view text) const;
     void take(const sourced::detail::Definition& definition, Message message);
-    [[nodiscard]] std::vector<std::string> outcomes() const;
+    void serve(const sourced::detail::Definition& definition);
+    void send(const Message& cause, std::vector<sourced::detail::Sending> sendings);
+    void note(const Message& cause, Actions actions);
+    void add_sync(const sourced::detail::Definition& definition);
 
-    sourced::detail::Box state_;
-    std::string stream_;
-    std::int64_t seq_ = 0;
+    std::shared_ptr<const Reactor> reactor_;
+    detail::Past past_;
+    bool replay_ = false;
+    Messages messages_;
     Messages events_;
-    std::optional<Refusal> refusal_;
-    std::vector<Dispatch> dispatches_;
+    Messages synced_;
+    Actions actions_;
+    std::vector<std::string> outcomes_;
     std::exception_ptr error_;
 };
 
-/// A Step that knows the type of the state.
+/// What came of the messages that a reactor has handled: asked by `then`.
+///
+///     const auto step = given<Cart>().when(AddItem{"p1", 1000, 2});
+///     CHECK(step.then(ItemAdded{"p1", 1000, 2}));
+///
+/// A value: asking changes nothing, and the past is closed. Every `then` may be followed by more, see Chain.
 template <class State>
 class StepOf : public Step {
 public:
-    StepOf(const sourced::detail::Definition& definition, std::string_view stream, const Messages& past,
-           Message message)
-        : Step(definition, stream, past, std::move(message)) {}
+    StepOf(const detail::Setting& setting, Messages messages) : Step(setting, std::move(messages)) {}
+
+    /// Exactly these came of it, in this order: values of messages, `refuse(...)`, `dispatch(...)`, exceptions.
+    /// Payloads and streams are compared, ids and times are not. None: nothing came of it.
+    template <class... Outcome>
+    Chain<StepOf> then(const Outcome&... expected) const;
+    /// What a block finds: `(const Actions&)`, `(const State&)` or `(const auto& step)`. It returns something
+    /// that is true when all is well, or a Verdict, or nothing where it checks for itself. A std::exception fails it.
+    template <class Block>
+        requires detail::looks_at<Block, State>
+    Chain<StepOf> then(const Block& block) const;
+    /// Nothing came of it.
+    Chain<StepOf> then_nothing() const;
+    /// The handler threw an E whose text contains `text`.
+    template <class E = std::exception>
+    Chain<StepOf> then_throws(std::string_view text = {}) const;
+    /// A reactor wants the batch once more, at `time` when that is given.
+    Chain<StepOf> then_retry(std::optional<Time> time = {}) const;
+    /// The state after the step. Compared by JSON; the text says only what differs.
+    template <class S = State>
+        requires(!std::is_void_v<S>)
+    Chain<StepOf> then_state(const S& expected) const;
+
+    /// The same after all syncs were run, in one transaction of store(), and then what is to be done after it. `before`
+    /// runs first in the transaction, for tables that the reactor does not create itself. What a sync throws is
+    /// what came of the step, and nothing is written.
+    [[nodiscard]] StepOf run_syncs(const std::function<void(Transaction&)>& before = {}) const;
+
     /// The state after the step.
-    [[nodiscard]] const State& state() const { return *static_cast<const State*>(this->erased_state()); }
+    template <class S = State>
+        requires(!std::is_void_v<S>)
+    [[nodiscard]] const S& state() const {
+        return *static_cast<const S*>(this->erased_state());
+    }
 };
 
-/// A reactor at a stream with a past, without store or threads. See given().
+/// A Verdict that more can be asked after. It is right when all links are; its text names the first that is not.
+///
+///     CHECK(given<Cart>()
+///               .when(AddItem{"p1", 1000, 2})
+///               .then(ItemAdded{"p1", 1000, 2})
+///               .and_then([](const CartState& cart) { return cart.total() == 2000; })
+///               .and_then_state(expected));
+template <class S>
+class Chain : public Verdict {
+public:
+    Chain(S step, Verdict verdict) : Verdict(std::move(verdict)), step_(std::move(step)) {}
+
+    template <class... Outcome>
+    Chain and_then(const Outcome&... expected) const {
+        return with(step_.then(expected...));
+    }
+    template <class T>
+    Chain and_then_state(const T& expected) const {
+        return with(step_.then_state(expected));
+    }
+    /// After run_syncs(): what follows in the chain sees what was written.
+    [[nodiscard]] Chain run_syncs(const std::function<void(Transaction&)>& before = {}) const {
+        return Chain(step_.run_syncs(before), *this, links_);
+    }
+    [[nodiscard]] const S& step() const noexcept { return step_; }
+
+private:
+    Chain(S step, Verdict verdict, int links) : Verdict(std::move(verdict)), step_(std::move(step)), links_(links) {}
+    [[nodiscard]] Chain with(const Verdict& next) const;
+
+    S step_;
+    int links_ = 1;
+};
+
+/// A reactor at a stream with a past, without threads. See given().
 template <class R>
 class Given {
 public:
-    using State = typename R::State;
+    using State = typename detail::StateOf<R>::Type;
 
-    /// Refers to `reactor`, which has to outlive it.
-    Given(const R& reactor, Messages past) : reactor_(&reactor), past_(std::move(past)) {}
-    Given(std::unique_ptr<R> reactor, Messages past)
-        : owned_(std::move(reactor)), reactor_(owned_.get()), past_(std::move(past)) {}
+    Given(std::shared_ptr<const R> reactor, Messages past) : setting_{std::move(reactor), {}, std::move(past)} {}
 
     /// The stream's name; `<reactor>-1` when it is not said.
     Given& stream(std::string_view name) & {
-        stream_ = name;
+        setting_.stream = name;
         return *this;
     }
-    Given&& stream(std::string_view name) && {
-        stream_ = name;
-        return std::move(*this);
+    Given&& stream(std::string_view name) && { return std::move(stream(name)); }
+    /// What comes is handled once more after a reset.
+    Given& replayed() & {
+        setting_.replay = true;
+        return *this;
     }
+    Given&& replayed() && { return std::move(replayed()); }
     /// More of the past.
-    template <class... E>
-    Given& and_given(const E&... past) & {
-        (past_.push_back(Message(past)), ...);
+    template <class... M>
+    Given& and_given(const M&... past) & {
+        (setting_.past.push_back(Message(past)), ...);
         return *this;
     }
-    template <class... E>
-    Given&& and_given(const E&... past) && {
+    template <class... M>
+    Given&& and_given(const M&... past) && {
         return std::move(and_given(past...));
     }
 
-    /// Lets the reactor handle a command, or see an event and react to it.
-    [[nodiscard]] StepOf<State> when(Message message) const;
-    /// The state that the past has led to. A state-stored projector loads it first, without a Reader.
-    [[nodiscard]] State state() const;
-    /// Compares states by their JSON.
-    Verdict then_state(const State& expected) const;
+    /// Lets the reactor handle commands and events of its stream, several as one batch.
+    template <class... M>
+    [[nodiscard]] StepOf<State> when(const M&... messages) const;
+    /// The state that the past has led to. A state-stored projector loads it first, from empty tables.
+    template <class S = State>
+        requires(!std::is_void_v<S>)
+    [[nodiscard]] S state() const;
+    /// Compares states by their JSON; the text says only what differs.
+    template <class S = State>
+        requires(!std::is_void_v<S>)
+    Verdict then_state(const S& expected) const;
 
 private:
-    std::unique_ptr<R> owned_;
-    const R* reactor_;
-    Messages past_;
-    std::string stream_;
+    detail::Setting setting_;
 };
 
-/// Begins a test of an actor or projector. The verdict prints itself in any framework that streams:
+/// Begins a test of one reactor: an actor, a projector, a handler, a reactor of your own. What is expected is any of
+/// the things that StepOf::then takes. The verdict prints itself in any framework that streams:
 ///
 ///     CHECK(given<Cart>(ItemAdded{"p1", 1000, 2}, CheckedOut{})
 ///               .when(AddItem{"p2", 500, 1})
 ///               .then(sourced::refuse("cart is not open")));
-template <class R, class... E>
-[[nodiscard]] Given<R> given(const E&... past);
-/// The same for a reactor whose constructor wants arguments: `given(CartListings(table), ItemAdded{...})`.
-template <class R, class... E>
-requires std::derived_from<R, Reactor>
-[[nodiscard]] Given<R> given(const R& reactor, const E&... past);
+///
+/// The state of a keyed projector is that of the key of the last message; the past of other keys is passed over.
+template <class R, class... M>
+[[nodiscard]] Given<R> given(const M&... past);
+/// The same for a reactor whose constructor wants arguments: `given(CartListings(table), ItemAdded{...})`. It has to
+/// outlive the test's steps.
+template <class R, class... M>
+    requires std::derived_from<R, Reactor>
+[[nodiscard]] Given<R> given(const R& reactor, const M&... past);
 
 /// A clock that is set by hand. Copies show the same time.
 ///
@@ -2790,6 +2909,126 @@ public:
 private:
     std::shared_ptr<std::atomic<std::int64_t>> time_;
 };
+
+/// One message of a trail: in which stream, and who made it.
+class Line {
+public:
+    /// In the stream it names, else in that of the stage.
+    template <is_message T>
+    Line(const T& message) : Line(Message(message)) {}
+    SOURCED_API Line(Message message);
+
+    [[nodiscard]] SOURCED_API Line in(std::string_view stream) const;
+    /// Appended by this reactor; compared only when it is said. See Stage::producer().
+    [[nodiscard]] SOURCED_API Line by(std::string_view reactor) const;
+
+private:
+    friend class Stage;
+    Message message_;
+    std::string producer_;
+};
+/// `line(Processed{}).in("payment-1").by("payment")`
+template <class T>
+[[nodiscard]] Line line(const T& message);
+
+/// Several reactors with a store in memory and a clock set by hand: what they make of a message together. See stage().
+///
+/// They take turns: each handles one message, in the order in which they were named, until nothing is left, so that a
+/// trail is always the same. A reactor with a batch size of its own handles its batches. Nothing is tried again: the
+/// first exception stops its reactor, and fails every `then` that follows.
+///
+/// For one thread.
+class Stage {
+public:
+    SOURCED_API Stage();
+    SOURCED_API ~Stage();
+    SOURCED_API Stage(Stage&& other) noexcept;
+    SOURCED_API Stage& operator=(Stage&& other) noexcept;
+
+    // ---- before: these throw Error once something has happened
+
+    /// One more reactor, made from `arguments`.
+    template <class R, class... Arguments>
+    Stage& add(Arguments&&... arguments) &;
+    template <class R, class... Arguments>
+    Stage&& add(Arguments&&... arguments) && {
+        return std::move(add<R>(std::forward<Arguments>(arguments)...));
+    }
+    /// The stream of messages that name none; `<first reactor>-1` when it is not said.
+    SOURCED_API Stage& stream(std::string_view name) &;
+    Stage&& stream(std::string_view name) && { return std::move(stream(name)); }
+    /// What happened before, each in the stream it names (Message::to). It makes states and read models; nobody
+    /// decides on it or reacts to it.
+    template <class... M>
+    Stage& given(const M&... past) &;
+    template <class... M>
+    Stage&& given(const M&... past) && {
+        return std::move(given(past...));
+    }
+
+    // ---- what happens
+
+    /// Sends messages and lets the reactors work until nothing is left. What is scheduled waits.
+    template <class... M>
+    Stage& when(const M&... messages) &;
+    template <class... M>
+    Stage&& when(const M&... messages) && {
+        return std::move(when(messages...));
+    }
+    /// Lets time pass, then the reactors work until nothing is left.
+    SOURCED_API Stage& after(Duration duration) &;
+    Stage&& after(Duration duration) && { return std::move(after(duration)); }
+
+    // ---- what came of it
+
+    /// The whole log consists of exactly these, in this order: the past, what was sent, what came of it. Types,
+    /// payloads and streams are compared, and producers where they are said. The text marks what differs:
+    ///
+    ///     the trail is not as expected (- missing, + unexpected):
+    ///        1   order-1  order.started {}
+    ///        2   order-1  order.start_payment {"amount":10}
+    ///          - order-1  order.payment_started {"amount":20}
+    ///        3 + order-1  order.payment_started {"amount":10}  by order
+    template <class... M>
+    Verdict then_trail(const M&... lines) const;
+    /// The same for what came of the last `when` or `after` alone.
+    template <class... M>
+    Verdict then(const M&... lines) const;
+    /// The reactor of this name was stopped by an exception whose text contains `text`.
+    SOURCED_API Verdict then_stopped(std::string_view reactor, std::string_view text = {}) const;
+    /// The state of an actor or event-sourced projector. Compared by JSON; the text says only what differs.
+    template <class R>
+    Verdict then_state(const typename R::State& expected, std::string_view stream = {}) const;
+
+    /// All messages in the order of the log.
+    [[nodiscard]] SOURCED_API Messages trail() const;
+    /// Who made a message of the trail. Empty for what was sent to the stage, and where several may have made it and
+    /// none has recorded itself as its producer.
+    [[nodiscard]] SOURCED_API std::string producer(const Message& message) const;
+    /// For looking at states and read models.
+    [[nodiscard]] SOURCED_API App& app() const;
+    [[nodiscard]] SOURCED_API Clock clock() const;
+
+private:
+    struct Members;
+    SOURCED_API void do_add(std::unique_ptr<Reactor> reactor);
+    SOURCED_API void do_given(Messages past);
+    SOURCED_API void do_when(Messages messages);
+    [[nodiscard]] SOURCED_API Verdict judge(const std::vector<Line>& expected, bool whole) const;
+    [[nodiscard]] SOURCED_API std::string stream_or_default(std::string_view stream) const;
+
+    std::unique_ptr<Members> members_;
+};
+
+/// A stage for these reactors, made by their default constructors; Stage::add takes others.
+///
+///     CHECK(stage<Order, Payment, Telemetry>()
+///               .given(Started{})
+///               .when(StartPayment{})
+///               .then_trail(Started{}, StartPayment{}, PaymentStarted{},
+///                           line(Process{}).in("payment-1").by("order")));
+template <class... R>
+[[nodiscard]] Stage stage();
 
 }  // namespace sourced::testing
 
@@ -3805,6 +4044,8 @@ SOURCED_API std::int64_t evolve(const Definition& definition, void* state, std::
 /// Reaches what only a reactor may change.
 struct Access {
     [[nodiscard]] static Definition& definition(Reactor& reactor) noexcept { return reactor.definition_; }
+    [[nodiscard]] static Engine& engine(App& app) noexcept { return *app.engine_; }
+    static void add(App& app, std::unique_ptr<Reactor> reactor) { app.do_add(std::move(reactor)); }
 };
 
 template <class R, class... Arguments>
@@ -5381,44 +5622,235 @@ Bound<A> App::actor(std::string_view stream) {
 
 namespace sourced::testing {
 
+namespace detail {
+
+template <class R>
+consteval bool is_reactor() {
+    static_assert(std::is_base_of_v<Reactor, R>,
+                  "given() and stage() take an actor, a projector, a handler or a reactor");
+    return std::is_base_of_v<Reactor, R>;
+}
+
+/// Commands and events, as structs or as messages.
+template <class M>
+consteval bool is_told() {
+    constexpr bool told = is_message<M> || std::is_base_of_v<Message, M>;
+    static_assert(told, "given() and when() are told commands and events: a type has no SOURCED_COMMAND or "
+                        "SOURCED_EVENT line");
+    return told;
+}
+
+template <class... M>
+Messages messages_of(const M&... messages) {
+    if constexpr ((is_told<M>() && ...)) {
+        return Messages{Message(messages)...};
+    } else {
+        return {};
+    }
+}
+
+template <class Outcome>
+consteval bool is_expected() {
+    constexpr bool expected = std::is_constructible_v<Expected, const Outcome&>;
+    static_assert(expected, "then() takes messages, refuse(), dispatch(), exceptions, or one block that looks at the "
+                            "actions, the state or the step");
+    return expected;
+}
+
+template <class M>
+consteval bool is_line() {
+    constexpr bool line = std::is_constructible_v<Line, const M&>;
+    static_assert(line, "a trail is made of commands and events: a type has no SOURCED_COMMAND or SOURCED_EVENT line");
+    return line;
+}
+
+template <class... M>
+std::vector<Line> lines_of(const M&... lines) {
+    if constexpr ((is_line<M>() && ...)) {
+        return {Line(lines)...};
+    } else {
+        return {};
+    }
+}
+
+/// What a block of a test returns, as a verdict.
+template <class F>
+Verdict verdict_of(const F& look) {
+    using Result = std::remove_cvref_t<decltype(look())>;
+    constexpr bool readable = std::is_void_v<Result> || std::is_base_of_v<Verdict, Result> ||
+                              std::is_constructible_v<bool, Result>;
+    static_assert(readable, "then(): a block returns a bool, a Verdict, or nothing");
+    if constexpr (std::is_void_v<Result>) {
+        look();
+        return Verdict(true, "as expected: a block");
+    } else if constexpr (std::is_base_of_v<Verdict, Result>) {
+        return look();
+    } else if constexpr (readable) {
+        const bool right = static_cast<bool>(look());
+        return Verdict(right, right ? "as expected: a block" : "a block says that it is not as expected");
+    } else {
+        return Verdict(false, {});
+    }
+}
+
+}  // namespace detail
+
+template <class State>
+template <class... Outcome>
+Chain<StepOf<State>> StepOf<State>::then(const Outcome&... expected) const {
+    if constexpr ((detail::is_expected<Outcome>() && ...)) {
+        return {*this, judge(std::vector<Expected>{Expected(expected)...})};
+    } else {
+        return {*this, judge({})};
+    }
+}
+
+template <class State>
+template <class Block>
+    requires detail::looks_at<Block, State>
+Chain<StepOf<State>> StepOf<State>::then(const Block& block) const {
+    const auto look = [&]() -> Verdict {
+        if (error()) return judge({});  // nobody asked for an exception
+        if constexpr (std::is_invocable_v<const Block&, const StepOf&>) {
+            return detail::verdict_of([&] { return block(*this); });
+        } else if constexpr (std::is_invocable_v<const Block&, const Actions&>) {
+            return detail::verdict_of([&] { return block(actions()); });
+        } else {
+            return detail::verdict_of([&] { return block(state()); });
+        }
+    };
+    return {*this, detail::judge_block(look)};
+}
+
+template <class State>
+Chain<StepOf<State>> StepOf<State>::then_nothing() const {
+    return {*this, judge({})};
+}
+
+template <class State>
 template <class E>
-Verdict Step::then_throws(std::string_view text) const {
+Chain<StepOf<State>> StepOf<State>::then_throws(std::string_view text) const {
     bool right_type = false;
-    if (error_) {
+    if (error()) {
         try {
-            std::rethrow_exception(error_);
+            std::rethrow_exception(error());
         } catch (const E&) {
             right_type = true;
         } catch (...) {  // of another type: the verdict says which
         }
     }
-    return judge_error(right_type, typeid(E), text);
+    return {*this, judge_error(right_type, typeid(E), text)};
+}
+
+template <class State>
+Chain<StepOf<State>> StepOf<State>::then_retry(std::optional<Time> time) const {
+    return {*this, judge_retry(time)};
+}
+
+template <class State>
+template <class S>
+    requires(!std::is_void_v<S>)
+Chain<StepOf<State>> StepOf<State>::then_state(const S& expected) const {
+    return {*this, detail::same_json("state", encode(expected), encode(state()))};
+}
+
+template <class State>
+StepOf<State> StepOf<State>::run_syncs(const std::function<void(Transaction&)>& before) const {
+    StepOf step = *this;
+    step.do_run_syncs(before);
+    return step;
+}
+
+template <class S>
+Chain<S> Chain<S>::with(const Verdict& next) const {
+    const int links = links_ + 1;
+    if (!*this) return Chain(step_, *this, links);  // the first that fails is told
+    if (next) return Chain(step_, Verdict(true, text() + '\n' + next.text()), links);
+    return Chain(step_, Verdict(false, "link " + std::to_string(links) + " of the chain: " + next.text()), links);
 }
 
 template <class R>
-StepOf<typename R::State> Given<R>::when(Message message) const {
-    return StepOf<State>(reactor_->definition(), stream_, past_, std::move(message));
+template <class... M>
+StepOf<typename Given<R>::State> Given<R>::when(const M&... messages) const {
+    return StepOf<State>(setting_, detail::messages_of(messages...));
 }
 
 template <class R>
-typename R::State Given<R>::state() const {
-    auto past = detail::past_of(reactor_->definition(), stream_, past_);
-    return std::move(*static_cast<State*>(past.state.get()));
+template <class S>
+    requires(!std::is_void_v<S>)
+S Given<R>::state() const {
+    auto past = detail::past_of(setting_);
+    return std::move(*static_cast<S*>(past.state.get()));
 }
 
 template <class R>
-Verdict Given<R>::then_state(const State& expected) const {
+template <class S>
+    requires(!std::is_void_v<S>)
+Verdict Given<R>::then_state(const S& expected) const {
     return detail::same_json("state", encode(expected), encode(state()));
 }
 
-template <class R, class... E>
-Given<R> given(const E&... past) {
-    return Given<R>(sourced::detail::make_reactor<R>(), Messages{Message(past)...});
+template <class R, class... M>
+Given<R> given(const M&... past) {
+    if constexpr (detail::is_reactor<R>()) {
+        return Given<R>(sourced::detail::make_reactor<R>(), detail::messages_of(past...));
+    } else {
+        return Given<R>(nullptr, {});
+    }
 }
 
-template <class R, class... E>
-requires std::derived_from<R, Reactor> Given<R> given(const R& reactor, const E&... past) {
-    return Given<R>(reactor, Messages{Message(past)...});
+template <class R, class... M>
+    requires std::derived_from<R, Reactor>
+Given<R> given(const R& reactor, const M&... past) {
+    return Given<R>(std::shared_ptr<const R>(std::shared_ptr<void>(), &reactor), detail::messages_of(past...));
+}
+
+template <class T>
+Line line(const T& message) {
+    return detail::lines_of(message).front();
+}
+
+template <class R, class... Arguments>
+Stage& Stage::add(Arguments&&... arguments) & {
+    if constexpr (detail::is_reactor<R>()) {
+        do_add(sourced::detail::make_reactor<R>(std::forward<Arguments>(arguments)...));
+    }
+    return *this;
+}
+
+template <class... M>
+Stage& Stage::given(const M&... past) & {
+    do_given(detail::messages_of(past...));
+    return *this;
+}
+
+template <class... M>
+Stage& Stage::when(const M&... messages) & {
+    do_when(detail::messages_of(messages...));
+    return *this;
+}
+
+template <class... M>
+Verdict Stage::then_trail(const M&... lines) const {
+    return judge(detail::lines_of(lines...), true);
+}
+
+template <class... M>
+Verdict Stage::then(const M&... lines) const {
+    return judge(detail::lines_of(lines...), false);
+}
+
+template <class R>
+Verdict Stage::then_state(const typename R::State& expected, std::string_view stream) const {
+    return detail::same_json("state", encode(expected),
+                             encode(app().template load<R>(stream_or_default(stream)).state));
+}
+
+template <class... R>
+Stage stage() {
+    Stage made;
+    (made.add<R>(), ...);
+    return made;
 }
 
 }  // namespace sourced::testing
@@ -9508,7 +9940,8 @@ public:
 
     // ---- running
 
-    std::size_t run_until_idle() {
+    /// `in_turns`: each reactor claims once, then the next has its turn.
+    std::size_t run_until_idle(bool in_turns = false) {
         if (running_) throw Error("run_until_idle: workers are running; stop() first, or wait_until_idle()");
         const std::lock_guard lock(foreground_);
         Worker& worker = foreground_worker_;
@@ -9519,10 +9952,12 @@ public:
             again = promote() > 0;
             beat_when_due();
             for (const auto& member : members_) {
-                for (;;) {
+                for (bool claimed = false;;) {
                     // What is finished is committed together with looking for more.
-                    const bool wanted = !worker.has_claims() && (member->work.exchange(false) || worker.busy());
+                    const bool wanted = !(in_turns && claimed) && !worker.has_claims() &&
+                                        (member->work.exchange(false) || worker.busy());
                     if (!wanted && !worker.busy()) break;
+                    claimed |= wanted;
                     try {
                         turn(worker, wanted ? member.get() : nullptr, false);
                         if (worker.trouble) std::rethrow_exception(std::exchange(worker.trouble, nullptr));
@@ -11355,16 +11790,26 @@ namespace sourced::testing {
 
 namespace {
 
+using sourced::detail::Definition;
+using sourced::detail::Sending;
+
 std::string shown(const Message& message) { return message.type + ' ' + message.payload; }
+/// The stream is told when it is another than that of the step.
+std::string shown(const Message& message, std::string_view stream) {
+    if (message.stream.empty() || message.stream == stream) return shown(message);
+    return shown(message) + " to '" + message.stream + '\'';
+}
 std::string shown(const Refusal& refusal) { return "refusal \"" + refusal.reason + '"'; }
-std::string shown(const Dispatch& dispatch, std::string_view stream) {
-    const auto& sending = dispatch.sending();
-    std::string text = "dispatch of " + shown(sending.message) + " to '" +
+std::string shown(const Sending& sending, std::string_view stream) {
+    std::string text = "dispatch of " + shown(sending.message) + (sending.fresh ? " to a new '" : " to '") +
                        (sending.to.empty() ? std::string(stream) : sending.to) + '\'';
     if (sending.after) text += " in " + std::to_string(sending.after->count()) + " us";
     if (sending.at) text += " at " + std::to_string(sending.at->time_since_epoch().count()) + " us";
     if (!sending.message.metadata.empty()) text += " with " + sending.message.metadata.json();
     return text;
+}
+std::string shown_retry(const std::optional<Time>& time) {
+    return time ? "the batch again at " + std::to_string(time->time_since_epoch().count()) + " us" : "the batch again";
 }
 
 std::string lines(const std::vector<std::string>& list) {
@@ -11374,11 +11819,14 @@ std::string lines(const std::vector<std::string>& list) {
     return text;
 }
 
-std::string error_text(const std::exception_ptr& error) {
+std::string exception_text(const std::type_info& type, std::string_view text) {
+    return "exception " + sourced::detail::demangled(type) + " \"" + std::string(text) + '"';
+}
+std::string exception_text(const std::exception_ptr& error) {
     try {
         std::rethrow_exception(error);
     } catch (const std::exception& exception) {
-        return sourced::detail::demangled(typeid(exception)) + " \"" + exception.what() + '"';
+        return exception_text(typeid(exception), exception.what());
     } catch (...) {
         return "something that is no std::exception";
     }
@@ -11388,102 +11836,354 @@ Verdict compared(bool same, const std::string& expected, const std::string& foun
     return {same, same ? "as expected: " + expected : "expected " + expected + "\nbut got  " + found};
 }
 
+/// The plain values of JSON text by their paths, as they are written.
+class Leaves : public rapidjson::BaseReaderHandler<rapidjson::UTF8<>, Leaves> {
+public:
+    using Found = std::map<std::string, std::string>;
+
+    static Found of(const std::string& json) {
+        Leaves leaves;
+        rapidjson::Reader reader;
+        rapidjson::StringStream stream(json.c_str());
+        reader.Parse<rapidjson::kParseNumbersAsStringsFlag>(stream, leaves);
+        return std::move(leaves.found_);
+    }
+
+    bool Null() { return leaf("null"); }
+    bool Bool(bool value) { return leaf(value ? "true" : "false"); }
+    bool RawNumber(const char* text, rapidjson::SizeType length, bool) { return leaf(std::string(text, length)); }
+    bool String(const char* text, rapidjson::SizeType length, bool) {
+        return leaf('"' + std::string(text, length) + '"');
+    }
+    bool StartObject() { return begin({false, 0, {}}); }
+    bool Key(const char* text, rapidjson::SizeType length, bool) {
+        open_.back().key.assign(text, length);
+        return true;
+    }
+    bool EndObject(rapidjson::SizeType members) { return end(members == 0 ? "{}" : ""); }
+    bool StartArray() { return begin({true, 0, {}}); }
+    bool EndArray(rapidjson::SizeType items) { return end(items == 0 ? "[]" : ""); }
+
+private:
+    struct Open {
+        bool list = false;
+        std::size_t index = 0;
+        std::string key{};
+    };
+    bool begin(Open open) {
+        open_.push_back(std::move(open));
+        return true;
+    }
+    bool end(const std::string& empty) {
+        open_.pop_back();
+        if (!empty.empty()) return leaf(empty);
+        step();
+        return true;
+    }
+    bool leaf(const std::string& text) {
+        std::string path;
+        for (const auto& open : open_) path += '/' + (open.list ? std::to_string(open.index) : open.key);
+        found_[path] = text;
+        step();
+        return true;
+    }
+    void step() {
+        if (!open_.empty()) ++open_.back().index;
+    }
+
+    std::vector<Open> open_;
+    Found found_;
+};
+
+/// What differs between two values, one line each: `/items/1/price: expected 3, found 4`.
+std::vector<std::string> differences(const std::string& expected, const std::string& found) {
+    const auto wanted = Leaves::of(expected);
+    const auto present = Leaves::of(found);
+    std::vector<std::string> list;
+    const auto name = [](const std::string& path) { return path.empty() ? std::string("the value") : path; };
+    for (const auto& [path, value] : wanted) {
+        const auto other = present.find(path);
+        const std::string other_value = other == present.end() ? "nothing" : other->second;
+        if (other_value != value) list.push_back(name(path) + ": expected " + value + ", found " + other_value);
+    }
+    for (const auto& [path, value] : present) {
+        if (!wanted.contains(path)) list.push_back(name(path) + ": expected nothing, found " + value);
+    }
+    return list;
+}
+
+/// A line of a trail, and whether it is as expected.
+enum class Mark { same, missing, unexpected };
+struct Marked {
+    Mark mark = Mark::same;
+    std::size_t index = 0;  // among the expected where it is missing, else among the found
+};
+
+/// The least number of missing and unexpected lines that leads from one list to the other.
+template <class Same>
+std::vector<Marked> marked(std::size_t expected, std::size_t found, const Same& same) {
+    // length[i][j]: how many lines the rests behind i and j have in common.
+    std::vector<std::vector<std::size_t>> length(expected + 1, std::vector<std::size_t>(found + 1));
+    for (std::size_t i = expected; i-- > 0;) {
+        for (std::size_t j = found; j-- > 0;) {
+            length[i][j] = same(i, j) ? length[i + 1][j + 1] + 1 : std::max(length[i + 1][j], length[i][j + 1]);
+        }
+    }
+    std::vector<Marked> list;
+    std::size_t i = 0;
+    std::size_t j = 0;
+    while (i < expected || j < found) {
+        if (i < expected && j < found && same(i, j)) {
+            list.push_back({Mark::same, j});
+            ++i;
+            ++j;
+        } else if (j == found || (i < expected && length[i + 1][j] >= length[i][j + 1])) {
+            list.push_back({Mark::missing, i++});
+        } else {
+            list.push_back({Mark::unexpected, j++});
+        }
+    }
+    return list;
+}
+
+bool only_for_the_past(const Action& action) {
+    return std::holds_alternative<Sync>(action) || std::holds_alternative<Acknowledge>(action);
+}
+
 }  // namespace
 
 std::ostream& operator<<(std::ostream& out, const Verdict& verdict) { return out << verdict.text(); }
 
 namespace detail {
 
-Past past_of(const sourced::detail::Definition& definition, std::string_view stream, const Messages& past) {
+Past past_of(const Setting& setting, const Message* next) {
+    const auto& definition = setting.reactor->definition();
     Past result;
-    result.stream = stream.empty() ? definition.name + "-1" : std::string(stream);
-    result.state = definition.initial(result.stream, nullptr);
-    for (auto message : past) {
+    result.stream = setting.stream.empty() ? definition.name + "-1" : setting.stream;
+    result.id = result.stream;
+    if (definition.on_install || definition.initial_reads) {
+        result.store = open_store();
+        if (definition.on_install) result.store->transaction(definition.on_install);
+    }
+    const auto key_of = [&](const Message& message) -> std::optional<std::string> {
+        if (!definition.key || !definition.keys.contains(message.type)) return std::nullopt;
+        return definition.key(message);
+    };
+    for (const auto& message : setting.past) {
+        if (const auto key = key_of(message)) result.id = *key;
+    }
+    if (next) {
+        if (const auto key = key_of(*next)) result.id = *key;
+    }
+    if (definition.initial) {
+        if (definition.initial_reads) {
+            result.store->read([&](Reader& reader) { result.state = definition.initial(result.id, &reader); });
+        } else {
+            result.state = definition.initial(result.id, nullptr);
+        }
+    }
+    for (auto message : setting.past) {
         if (message.stream.empty()) message.stream = result.stream;
         if (message.seq == 0) message.seq = result.seq + 1;
-        result.seq =
-            sourced::detail::evolve(definition, result.state.get(), result.stream, result.seq, {std::move(message)});
+        const auto key = key_of(message);
+        if (key && *key != result.id) result.seq = message.seq;
+        else result.seq = sourced::detail::evolve(definition, result.state.get(), result.stream, result.seq, {message});
+        result.messages.push_back(std::move(message));
     }
     return result;
 }
 
 Verdict same_json(std::string_view what, const std::string& expected, const std::string& found) {
-    return compared(expected == found, std::string(what) + ' ' + expected, std::string(what) + ' ' + found);
+    if (expected == found) return {true, "as expected: " + std::string(what) + ' ' + expected};
+    std::string text = "the " + std::string(what) + " differs";
+    for (const auto& line : differences(expected, found)) text += "\n  " + line;
+    return {false, text};
+}
+
+Verdict judge_block(const std::function<Verdict()>& block) {
+    try {
+        return block();
+    } catch (const std::exception& error) {
+        return {false, "a block threw: " + exception_text(typeid(error), error.what())};
+    }
 }
 
 }  // namespace detail
 
-Expected::Expected(Message event) : what_(std::move(event)) {}
+Expected::Expected(Message message) : what_(std::move(message)) {}
 Expected::Expected(Refusal refusal) : what_(std::move(refusal)) {}
 Expected::Expected(Dispatch dispatch) : what_(std::move(dispatch)) {}
+Expected::Expected(const std::type_info& type, std::string_view text) : what_(exception_text(type, text)) {}
 
-Step::Step(const sourced::detail::Definition& definition, std::string_view stream, const Messages& past,
-           Message message) {
-    auto start = detail::past_of(definition, stream, past);
-    state_ = std::move(start.state);
-    stream_ = std::move(start.stream);
-    seq_ = start.seq;
+Step::Step(const detail::Setting& setting, Messages messages) : reactor_(setting.reactor), replay_(setting.replay) {
+    const auto& definition = reactor_->definition();
+    past_ = detail::past_of(setting, messages.empty() ? nullptr : &messages.front());
+    std::int64_t seq = past_.seq;
+    for (auto& message : messages) {
+        if (message.stream.empty()) message.stream = past_.stream;
+        if (message.stream != past_.stream) {
+            throw Error("when: '" + message.type + "' is for the stream '" + message.stream +
+                        "', and the test is of '" + past_.stream + '\'');
+        }
+        message.seq = ++seq;
+    }
+    messages_ = std::move(messages);
     try {
-        take(definition, std::move(message));
+        for (const auto& message : messages_) {
+            if (!definition.handles(message.type) && !definition.events.contains(message.type)) {
+                throw NotRegistered("'" + definition.name + "' handles no '" + message.type + "'");
+            }
+        }
+        if (definition.role == Definition::Role::reactor) {
+            serve(definition);
+        } else {
+            past_.seq = seq;  // what is decided stands behind all that was sent
+            for (const auto& message : messages_) take(definition, message);
+            add_sync(definition);
+        }
     } catch (...) {  // a verdict says it: then_throws() may expect it
         error_ = std::current_exception();
     }
+    if (error_) outcomes_.push_back(exception_text(error_));
 }
 
-void Step::take(const sourced::detail::Definition& definition, Message message) {
-    message.stream = stream_;
-    message.seq = seq_ + 1;
-    const bool evolves = definition.events.contains(message.type);
+void Step::take(const Definition& definition, Message message) {
+    const auto evolve = [&](const Message& event) {
+        (void)sourced::detail::evolve(definition, past_.state.get(), past_.stream, event.seq - 1, {event});
+    };
+    synced_.push_back(message);
     const auto reaction = definition.reactions.find(message.type);
-    const bool decides = definition.commands.contains(message.type);
-    if (!evolves && !decides && reaction == definition.reactions.end()) {
-        throw NotRegistered("'" + definition.name + "' handles no '" + message.type + "'");
-    }
-    seq_ = sourced::detail::evolve(definition, state_.get(), stream_, seq_, {message});
-    if (decides) {
-        auto decided = sourced::detail::decide(definition, state_.get(), message);
+    evolve(message);
+    if (replay_) return;
+    if (definition.commands.contains(message.type)) {
+        auto decided = sourced::detail::decide(definition, past_.state.get(), message);
+        Messages made;
         for (auto& event : decided.events) {
-            events_.push_back(std::move(event).caused_by(message).with_seq(seq_ + 1));
-            seq_ = sourced::detail::evolve(definition, state_.get(), stream_, seq_, {events_.back()});
+            event = std::move(event).caused_by(message).with_seq(++past_.seq);
+            evolve(event);
+            outcomes_.push_back(shown(event));
+            events_.push_back(event);
+            made.push_back(std::move(event));
         }
         if (decided.refusal) {
-            refusal_ = Refusal{std::move(*decided.refusal)};
-            const auto refused = Message(Refused{message.type, refusal_->reason}).caused_by(message).with_seq(seq_ + 1);
-            seq_ = sourced::detail::evolve(definition, state_.get(), stream_, seq_, {refused});
+            outcomes_.push_back(shown(Refusal{*decided.refusal}));
+            made.push_back(Message(Refused{message.type, *decided.refusal}).caused_by(message).with_seq(++past_.seq));
+            evolve(made.back());
         }
+        synced_.insert(synced_.end(), made.begin(), made.end());
+        if (!made.empty()) actions_.push_back(AppendNext{std::move(made)});
     }
-    if (reaction != definition.reactions.end()) {
-        for (auto& sending : reaction->second.call(state_.get(), message)) {
-            Dispatch dispatch(std::move(sending.message));
-            if (!sending.to.empty()) dispatch.to(sending.to);
-            if (sending.after) dispatch.in(*sending.after);
-            if (sending.at) dispatch.at(*sending.at);
-            dispatches_.push_back(std::move(dispatch));
+    if (reaction != definition.reactions.end()) send(message, reaction->second.call(past_.state.get(), message));
+}
+
+void Step::serve(const Definition& definition) {
+    std::vector<sourced::detail::Synced> batch;
+    for (const auto& message : messages_) batch.push_back({&message, replay_});
+    Messages history = past_.messages;
+    history.insert(history.end(), messages_.begin(), messages_.end());
+    if (!messages_.empty()) past_.seq = messages_.back().seq;
+    Results results = definition.serve(Batch(batch, replay_, definition.wants_history ? &history : nullptr));
+    if (results.entries().empty()) outcomes_.push_back(shown_retry(results.retry_at()));
+    for (auto& entry : std::move(results).entries()) {
+        const auto cause = std::find_if(messages_.begin(), messages_.end(),
+                                        [&](const auto& message) { return message.id == entry.id; });
+        if (cause == messages_.end()) {
+            throw Error("results for a message that is not in the batch: " + entry.id.to_string());
         }
+        if (entry.error) std::rethrow_exception(entry.error);
+        note(*cause, std::move(entry.actions));
+        if (!replay_) send(*cause, std::move(entry.sendings));
     }
 }
 
-std::vector<std::string> Step::outcomes() const {
-    std::vector<std::string> list;
-    for (const auto& event : events_) list.push_back(shown(event));
-    if (refusal_) list.push_back(shown(*refusal_));
-    for (const auto& dispatch : dispatches_) list.push_back(shown(dispatch, stream_));
-    if (error_) list.push_back("exception " + error_text(error_));
-    return list;
+void Step::note(const Message& cause, Actions actions) {
+    const auto name = [&](Messages& messages, const std::string& stream) {
+        for (auto& message : messages) {
+            if (message.stream.empty() || !stream.empty()) message.stream = stream.empty() ? cause.stream : stream;
+            message = std::move(message).caused_by(cause);
+        }
+    };
+    for (auto& action : actions) {
+        if (replay_ && !only_for_the_past(action)) continue;
+        if (auto* next = std::get_if<AppendNext>(&action)) {
+            name(next->messages, {});
+            for (const auto& message : next->messages) outcomes_.push_back(shown(message, past_.stream));
+        } else if (auto* after = std::get_if<AppendAfter>(&action)) {
+            name(after->messages, after->stream.empty() ? cause.stream : after->stream);
+            for (const auto& message : after->messages) outcomes_.push_back(shown(message, past_.stream));
+        } else if (auto* later = std::get_if<Schedule>(&action)) {
+            name(later->messages, {});
+            for (const auto& message : later->messages) {
+                Sending sending;
+                sending.message = message;
+                sending.to = message.stream;
+                sending.at = later->due_at;
+                outcomes_.push_back(shown(sending, past_.stream));
+            }
+        }
+        actions_.push_back(std::move(action));
+    }
+}
+
+void Step::send(const Message& cause, std::vector<Sending> sendings) {
+    for (auto& sending : sendings) {
+        outcomes_.push_back(shown(sending, past_.stream));
+        auto message = std::move(sending.message).to(sending.to.empty() ? cause.stream : sending.to).caused_by(cause);
+        const Time now = Clock().now();
+        const Time due = sending.at ? *sending.at : now + sending.after.value_or(Duration(0));
+        if (due > now) actions_.push_back(Schedule{due, {std::move(message)}});
+        else actions_.push_back(AppendNext{{std::move(message)}});
+    }
+}
+
+void Step::add_sync(const Definition& definition) {
+    if (!definition.sync || synced_.empty()) return;
+    actions_.push_back(Sync{[sync = definition.sync, reactor = reactor_, state = past_.state, id = past_.id,
+                             messages = synced_, replay = replay_](Transaction& transaction) {
+        std::vector<sourced::detail::Synced> batch;
+        for (const auto& message : messages) batch.push_back({&message, replay});
+        sync(state.get(), id, batch, replay, transaction);
+    }});
+}
+
+Store& Step::store() const {
+    if (!past_.store) throw Error("there is no store before run_syncs(): '" + reactor_->name() + "' has no tables");
+    return *past_.store;
+}
+
+void Step::do_run_syncs(const std::function<void(Transaction&)>& before) {
+    if (error_) return;
+    if (!past_.store) past_.store = open_store();
+    try {
+        past_.store->transaction([&](Transaction& transaction) {
+            if (before) before(transaction);
+            for (const auto& action : actions_) {
+                const auto* sync = std::get_if<Sync>(&action);
+                if (sync && sync->work) sync->work(transaction);
+            }
+        });
+        for (const auto& action : actions_) {
+            const auto* after = std::get_if<AfterSync>(&action);
+            if (after && after->work) after->work();
+        }
+    } catch (...) {
+        error_ = std::current_exception();
+        outcomes_.push_back(exception_text(error_));
+    }
 }
 
 Verdict Step::judge(const std::vector<Expected>& expected) const {
     std::vector<std::string> wanted;
     for (const auto& each : expected) {
-        if (const auto* event = std::get_if<Message>(&each.what_)) wanted.push_back(shown(*event));
+        if (const auto* message = std::get_if<Message>(&each.what_)) wanted.push_back(shown(*message, past_.stream));
         if (const auto* refusal = std::get_if<Refusal>(&each.what_)) wanted.push_back(shown(*refusal));
-        if (const auto* dispatch = std::get_if<Dispatch>(&each.what_)) wanted.push_back(shown(*dispatch, stream_));
+        if (const auto* dispatch = std::get_if<Dispatch>(&each.what_)) {
+            wanted.push_back(shown(dispatch->sending(), past_.stream));
+        }
+        if (const auto* error = std::get_if<std::string>(&each.what_)) wanted.push_back(*error);
     }
-    const auto found = outcomes();
-    return compared(wanted == found, lines(wanted), lines(found));
+    return compared(wanted == outcomes_, lines(wanted), lines(outcomes_));
 }
-
-Verdict Step::then_nothing() const { return judge({}); }
 
 Verdict Step::judge_error(bool right_type, const std::type_info& type, std::string_view text) const {
     bool right_text = false;
@@ -11498,12 +12198,254 @@ Verdict Step::judge_error(bool right_type, const std::type_info& type, std::stri
     }
     std::string wanted = "exception " + sourced::detail::demangled(type);
     if (!text.empty()) wanted += " \"" + std::string(text) + '"';
-    return compared(right_type && right_text, wanted, lines(outcomes()));
+    return compared(right_type && right_text, wanted, lines(outcomes_));
+}
+
+Verdict Step::judge_retry(const std::optional<Time>& time) const {
+    const std::string wanted = shown_retry(time);
+    const bool right = outcomes_.size() == 1 && (time ? outcomes_[0] == wanted : outcomes_[0].rfind(wanted, 0) == 0);
+    return compared(right, wanted, lines(outcomes_));
 }
 
 Clock::Clock(Time start) : time_(std::make_shared<std::atomic<std::int64_t>>(start.time_since_epoch().count())) {}
 
 void Clock::advance(Duration duration) { time_->fetch_add(duration.count()); }
+
+Line::Line(Message message) : message_(std::move(message)) {}
+
+Line Line::in(std::string_view stream) const {
+    Line other = *this;
+    other.message_.stream = stream;
+    return other;
+}
+
+Line Line::by(std::string_view reactor) const {
+    Line other = *this;
+    other.producer_ = reactor;
+    return other;
+}
+
+struct Stage::Members {
+    Clock clock;
+    App app{{.batch_size = 1, .claim_count = 1, .retries = {.times = 0}, .clock = clock, .seed = 1}};
+    std::vector<const Definition*> definitions;
+    std::string stream;
+    Messages past;
+    bool live = false;  // false: what is handled happened before
+    std::size_t before = 0;  // length of the log before the last `when` or `after`
+
+    void begin() {
+        if (live) return;
+        send(std::exchange(past, {}));
+        work();
+        live = true;
+        before = static_cast<std::size_t>(app.store().head());
+    }
+    void send(Messages messages) {
+        for (auto& message : messages) {
+            if (message.stream.empty()) message.stream = default_stream();
+        }
+        if (!messages.empty()) app.dispatch(std::move(messages));
+    }
+    void work() { sourced::detail::Access::engine(app).run_until_idle(true); }
+    [[nodiscard]] std::string default_stream() const {
+        return stream.empty() && !definitions.empty() ? definitions.front()->name + "-1" : stream;
+    }
+    void only_before(std::string_view verb) const {
+        if (live) throw Error(std::string(verb) + ": the past is over, something has happened on the stage already");
+    }
+    [[nodiscard]] std::vector<std::string> troubles() const;
+};
+
+namespace {
+
+/// Lets a reactor pass over the past as it does in a replay: nothing is decided, sent or appended.
+void pass_over_past(Definition& definition, const bool& live) {
+    for (auto& [name, handler] : definition.commands) {
+        handler.call = [call = std::move(handler.call), &live](const void* state, const Message& message) {
+            return live ? call(state, message) : Decided{};
+        };
+    }
+    for (auto& [name, handler] : definition.reactions) {
+        if (!handler.call) continue;
+        handler.call = [call = std::move(handler.call), &live](const void* state, const Message& message) {
+            return live ? call(state, message) : std::vector<Sending>();
+        };
+    }
+    if (definition.sync) {
+        definition.sync = [sync = std::move(definition.sync), &live](const void* state, std::string_view id,
+                                                                     const std::vector<sourced::detail::Synced>& batch,
+                                                                     bool replay, Transaction& transaction) {
+            if (live) return sync(state, id, batch, replay, transaction);
+            auto past = batch;
+            for (auto& each : past) each.replay = true;
+            sync(state, id, past, true, transaction);
+        };
+    }
+    if (definition.serve) {
+        const bool wants_history = definition.wants_history;
+        definition.serve = [serve = std::move(definition.serve), wants_history, &live](const Batch& batch) {
+            if (live) return serve(batch);
+            std::vector<sourced::detail::Synced> past(batch.begin(), batch.end());
+            for (auto& each : past) each.replay = true;
+            Results served = serve(Batch(past, true, wants_history ? &batch.history() : nullptr));
+            Results results;
+            for (const auto& entry : served.entries()) {
+                const auto message = std::find_if(past.begin(), past.end(),
+                                                  [&](const auto& each) { return each->id == entry.id; });
+                if (message == past.end()) continue;
+                if (entry.error) {
+                    results.fail(**message, entry.error);
+                    continue;
+                }
+                Actions kept;
+                std::copy_if(entry.actions.begin(), entry.actions.end(), std::back_inserter(kept), only_for_the_past);
+                results.add(**message, std::move(kept));
+            }
+            return results;
+        };
+    }
+}
+
+}  // namespace
+
+std::vector<std::string> Stage::Members::troubles() const {
+    std::vector<std::string> list;
+    for (const auto& group : const_cast<App&>(app).stats().groups) {
+        if (!group.active) {
+            const std::string error = group.error_type + " \"" + group.error_text + '"';
+            list.push_back('\'' + group.name + "' stopped at position " + std::to_string(group.error_position) + ": " +
+                           (group.error_type.empty() ? group.reason : error));
+        } else if (group.retrying > 0) {
+            list.push_back('\'' + group.name + "' waits for a retry: " + group.retry_error);
+        }
+    }
+    return list;
+}
+
+Stage::Stage() : members_(std::make_unique<Members>()) {}
+Stage::~Stage() = default;
+Stage::Stage(Stage&& other) noexcept = default;
+Stage& Stage::operator=(Stage&& other) noexcept = default;
+
+void Stage::do_add(std::unique_ptr<Reactor> reactor) {
+    members_->only_before("add");
+    members_->definitions.push_back(&reactor->definition());
+    pass_over_past(sourced::detail::Access::definition(*reactor), members_->live);
+    sourced::detail::Access::add(members_->app, std::move(reactor));
+}
+
+Stage& Stage::stream(std::string_view name) & {
+    members_->only_before("stream");
+    members_->stream = name;
+    return *this;
+}
+
+void Stage::do_given(Messages past) {
+    members_->only_before("given");
+    std::move(past.begin(), past.end(), std::back_inserter(members_->past));
+}
+
+void Stage::do_when(Messages messages) {
+    auto& stage = *members_;
+    stage.begin();
+    stage.before = static_cast<std::size_t>(stage.app.store().head()) + messages.size();
+    stage.send(std::move(messages));
+    stage.work();
+}
+
+Stage& Stage::after(Duration duration) & {
+    auto& stage = *members_;
+    stage.begin();
+    stage.before = static_cast<std::size_t>(stage.app.store().head());
+    stage.clock.advance(duration);
+    stage.work();
+    return *this;
+}
+
+Messages Stage::trail() const {
+    members_->begin();
+    return members_->app.store().log();
+}
+
+std::string Stage::producer(const Message& message) const {
+    if (message.causation == message.id) return {};
+    const auto cause = members_->app.store().find(message.causation);
+    if (!cause) return {};
+    std::vector<std::string> handlers;
+    for (const auto* definition : members_->definitions) {
+        if (message.kind == Kind::event && definition->commands.contains(cause->type)) return definition->name;
+        // What actors and projectors answer with are commands.
+        const bool answers = message.kind == Kind::command || definition->role == Definition::Role::reactor;
+        if (answers && definition->handles(cause->type)) handlers.push_back(definition->name);
+    }
+    if (handlers.size() == 1) return handlers.front();
+    const auto recorded = message.metadata.get("producer");
+    if (recorded && std::find(handlers.begin(), handlers.end(), *recorded) != handlers.end()) return *recorded;
+    return {};
+}
+
+Verdict Stage::judge(const std::vector<Line>& expected, bool whole) const {
+    Messages found = trail();
+    if (!whole) found.erase(found.begin(), found.begin() + static_cast<std::ptrdiff_t>(members_->before));
+    std::vector<Line> wanted = expected;
+    for (auto& line : wanted) {
+        if (line.message_.stream.empty()) line.message_.stream = members_->default_stream();
+    }
+    std::vector<std::string> producers;
+    for (const auto& message : found) producers.push_back(producer(message));
+    const auto same = [&](std::size_t i, std::size_t j) {
+        return wanted[i].message_.stream == found[j].stream && shown(wanted[i].message_) == shown(found[j]) &&
+               (wanted[i].producer_.empty() || wanted[i].producer_ == producers[j]);
+    };
+    std::size_t width = 0;
+    for (const auto& line : wanted) width = std::max(width, line.message_.stream.size());
+    for (const auto& message : found) width = std::max(width, message.stream.size());
+    const auto text_of = [&](const Message& message, const std::string& by) {
+        return message.stream + std::string(width - message.stream.size() + 2, ' ') + shown(message) +
+               (by.empty() ? "" : "  by " + by);
+    };
+    bool right = true;
+    std::string text;
+    for (const auto& line : marked(wanted.size(), found.size(), same)) {
+        right = right && line.mark == Mark::same;
+        const bool missing = line.mark == Mark::missing;
+        const std::string number = missing ? "" : std::to_string(found[line.index].position);
+        text += '\n' + std::string(4 - std::min<std::size_t>(number.size(), 4), ' ') + number +
+                (missing ? " - " : line.mark == Mark::same ? "   " : " + ") +
+                (missing ? text_of(wanted[line.index].message_, wanted[line.index].producer_)
+                         : text_of(found[line.index], producers[line.index]));
+    }
+    if (found.empty() && wanted.empty()) text = " nothing";
+    const auto troubles = members_->troubles();
+    for (const auto& trouble : troubles) text += "\n  ! " + trouble;
+    if (right && troubles.empty()) return {true, "as expected:" + text};
+    for (const auto& waiting : members_->app.store().scheduled()) {
+        const auto wait = waiting.due_at - members_->clock.now();
+        text += "\n  waits for " + std::to_string(wait.count()) + " us: " + text_of(waiting.message, {});
+    }
+    return {false, (right ? "a reactor failed:" : "the trail is not as expected (- missing, + unexpected):") + text};
+}
+
+Verdict Stage::then_stopped(std::string_view reactor, std::string_view text) const {
+    members_->begin();
+    const auto group = members_->app.stats().group(reactor);
+    const std::string wanted = '\'' + std::string(reactor) + "' stopped by \"" + std::string(text) + '"';
+    const bool right = !group.active && group.error_text.find(text) != std::string::npos;
+    const auto troubles = members_->troubles();
+    return compared(right, wanted, lines(troubles));
+}
+
+App& Stage::app() const {
+    members_->begin();
+    return members_->app;
+}
+
+Clock Stage::clock() const { return members_->clock; }
+
+std::string Stage::stream_or_default(std::string_view stream) const {
+    return stream.empty() ? members_->default_stream() : std::string(stream);
+}
 
 }  // namespace sourced::testing
 #endif  // SOURCED_IMPLEMENTATION

@@ -1688,6 +1688,11 @@ protected:
     detail::WorkflowCalls calls_;
 };
 
+namespace detail {
+template <class E, class... More>
+using Come = std::conditional_t<sizeof...(More) == 0, E, std::variant<E, More...>>;
+}
+
 /// A Context that can wait for events.
 template <class... Awaited>
 class ContextOf : public Context {
@@ -1699,14 +1704,14 @@ public:
     ///
     ///     app.dispatch(handle.stream(), Paid{amount});
     template <class E, class... More>
-    auto wait_for();
+    detail::Come<E, More...> wait_for();
     /// The same as an optional: nothing when none has come before `timeout` has passed.
     template <class E, class... More>
-    auto wait_for(Duration timeout);
+    std::optional<detail::Come<E, More...>> wait_for(Duration timeout);
 
 private:
     template <class E, class... More>
-    auto wait(std::optional<Duration> timeout);
+    std::optional<detail::Come<E, More...>> wait(std::optional<Duration> timeout);
 };
 
 /// What all workflows have in common. Not for use by itself.
@@ -5390,7 +5395,11 @@ auto call_step(const WorkflowCalls& calls, std::string_view name, const std::str
         },
         retries);
     // What is given is always read from the record, so that every run is given the same.
-    if constexpr (!std::is_void_v<R>) return held<Output, R>(calls, "what step", record).output;
+    if constexpr (!std::is_void_v<R>) {
+        const std::string what = "what step '" + std::string(name) + "' returned";
+        if (record.find(",\"output\":") == std::string::npos) calls.unreadable(what, "it returned nothing");
+        return held<Output, R>(calls, what, record).output;
+    }
 }
 
 template <class E, class... Awaited>
@@ -5485,25 +5494,29 @@ T& Context::keep(std::string_view name, T initial) {
 
 template <class... Awaited>
 template <class E, class... More>
-auto ContextOf<Awaited...>::wait_for() {
+detail::Come<E, More...> ContextOf<Awaited...>::wait_for() {
     if constexpr (detail::wait_is_right<detail::first_mistake<detail::waited_mistake<E, Awaited...>(),
                                                               detail::waited_mistake<More, Awaited...>()...>()>()) {
         return *wait<E, More...>(std::nullopt);
+    } else {
+        return {};
     }
 }
 
 template <class... Awaited>
 template <class E, class... More>
-auto ContextOf<Awaited...>::wait_for(Duration timeout) {
+std::optional<detail::Come<E, More...>> ContextOf<Awaited...>::wait_for(Duration timeout) {
     if constexpr (detail::wait_is_right<detail::first_mistake<detail::waited_mistake<E, Awaited...>(),
                                                               detail::waited_mistake<More, Awaited...>()...>()>()) {
         return wait<E, More...>(timeout);
+    } else {
+        return {};
     }
 }
 
 template <class... Awaited>
 template <class E, class... More>
-auto ContextOf<Awaited...>::wait(std::optional<Duration> timeout) {
+std::optional<detail::Come<E, More...>> ContextOf<Awaited...>::wait(std::optional<Duration> timeout) {
     const auto names = [](const detail::Declared& declared) {
         auto all = declared.aliases;
         all.insert(all.begin(), declared.name);
@@ -5511,7 +5524,7 @@ auto ContextOf<Awaited...>::wait(std::optional<Duration> timeout) {
     };
     const Message* message =
         calls_.wait_for({names(detail::declared<E>()), names(detail::declared<More>())...}, timeout);
-    std::optional<std::conditional_t<sizeof...(More) == 0, E, std::variant<E, More...>>> value;
+    std::optional<detail::Come<E, More...>> value;
     if (!message) return value;
     try {
         if (message->is<E>()) value = message->as<E>();
@@ -7991,6 +8004,8 @@ void complete(Definition& definition, const std::type_info& type) {
     }
     if (!definition.initial && definition.role != Definition::Role::reactor)
         throw Error(called(definition) + " has no state handler, and its State no default constructor");
+    if (!definition.serve && definition.role == Definition::Role::reactor)
+        throw Error(called(definition) + " has no run() handler");
     if (!definition.commands.empty()) {
         definition.registrations.emplace_back([](Registry& registry) { registry.add<Refused>(); });
     }
@@ -8762,17 +8777,17 @@ void Context::sleep_until(Time time) { calls_.pass->sleep_until(time); }
 const std::string& Context::stream() const noexcept { return calls_.pass->stream(); }
 Time Context::now() {
     auto& pass = *calls_.pass;
-    return pass.value<Time>("now", [&] { return pass.around().clock(); });
+    return pass.value<Time>("now()", [&] { return pass.around().clock(); });
 }
 std::uint64_t Context::random() {
     auto& pass = *calls_.pass;
-    return pass.value<std::uint64_t>("random", [&] {
+    return pass.value<std::uint64_t>("random()", [&] {
         return IdSource(std::hash<Id>{}(pass.around().new_id())).next();
     });
 }
 Id Context::new_id() {
     auto& pass = *calls_.pass;
-    return pass.value<Id>("new_id", [&] { return pass.around().new_id(); });
+    return pass.value<Id>("new_id()", [&] { return pass.around().new_id(); });
 }
 
 WorkflowBase::WorkflowBase(std::string_view name) {

@@ -1,5 +1,8 @@
 // Durable workflows: functions whose steps are recorded.
+#include <algorithm>
 #include <atomic>
+#include <condition_variable>
+#include <functional>
 #include <mutex>
 #include <set>
 #include <stdexcept>
@@ -381,4 +384,460 @@ TEST_CASE("Workflows: Q9: what nobody waits for is left alone, and stays readabl
     stage.app.run_until_idle();
     CHECK(handle.outcome().output() == "7");
     CHECK(handle.history().at(2).as<Cancelled>().why == "bored");
+}
+
+// ---- Waiting
+
+TEST_CASE("Workflows: a wait has the next event of its type, come before or after, and each is had once") {
+    Stage stage([](auto& ctx, int) {
+        const int first = ctx.template wait_for<Paid>().amount;
+        const int second = ctx.template wait_for<Paid>().amount;
+        const int third = ctx.template wait_for<Paid>().amount;
+        return std::to_string(first) + ' ' + std::to_string(second) + ' ' + std::to_string(third);
+    });
+    const auto handle = stage.app.workflow<Any>("1");
+    stage.app.dispatch(handle.stream(), Paid{1});  // even before it was started
+    CHECK(handle.outcome().running());
+    (void)stage.start();
+    stage.app.dispatch(handle.stream(), Paid{2});
+    stage.app.dispatch(handle.stream(), Paid{3});
+    stage.app.run_until_idle();
+    CHECK(handle.outcome().output() == "1 2 3");
+    CHECK(types(handle.history()) == Names{"trip.paid", "started", "wait_ended", "wait_started", "trip.paid",
+                                           "trip.paid", "wait_ended", "wait_ended", "completed"});
+}
+
+TEST_CASE("Workflows: a wait with a timeout gives nothing when none has come in time") {
+    Stage stage([](auto& ctx, int) {
+        const auto in_time = ctx.template wait_for<Paid>(10s);
+        const auto later = ctx.template wait_for<Paid>();
+        return (in_time ? std::to_string(in_time->amount) : "none") + ' ' + std::to_string(later.amount);
+    });
+    const auto handle = stage.start();
+    SUBCASE("in time") {
+        stage.app.dispatch(handle.stream(), Paid{1});
+        stage.app.run_until_idle();
+        stage.clock.advance(10s);
+        stage.app.dispatch(handle.stream(), Paid{2});
+        stage.app.run_until_idle();
+        CHECK(handle.outcome().output() == "1 2");
+    }
+    SUBCASE("too late: the next wait has it") {
+        stage.clock.advance(10s);
+        stage.app.run_until_idle();
+        stage.app.dispatch(handle.stream(), Paid{1});
+        stage.app.run_until_idle();
+        CHECK(handle.outcome().output() == "none 1");
+    }
+    SUBCASE("the order of the stream decides, not who looks when") {
+        stage.clock.advance(10s);
+        (void)stage.app.store().promote(stage.clock.now());
+        stage.app.dispatch(handle.stream(), Paid{1});
+        stage.app.run_until_idle();
+        CHECK(handle.outcome().output() == "none 1");
+    }
+}
+
+TEST_CASE("Workflows: a wait for several types has the first that comes") {
+    Stage stage([](auto& ctx, int) {
+        const auto first = ctx.template wait_for<Paid, Cancelled>();
+        const auto second = ctx.template wait_for<Paid, Cancelled>(1s);
+        std::string text = first.index() == 0 ? std::to_string(std::get<Paid>(first).amount) : std::get<1>(first).why;
+        return text + (second ? " and more" : " alone");
+    });
+    const auto handle = stage.start();
+    stage.app.dispatch(handle.stream(), Cancelled{"ill"});
+    stage.app.run_until_idle();
+    stage.clock.advance(1s);
+    stage.app.run_until_idle();
+    CHECK(handle.outcome().output() == "ill alone");
+}
+
+TEST_CASE("Workflows: time, chance and ids are the same in every run") {
+    std::vector<std::string> seen;
+    Stage stage([&](auto& ctx, int) {
+        const auto at = ctx.now();
+        const auto number = ctx.random();
+        const auto id = ctx.new_id();
+        CHECK(id != ctx.new_id());
+        CHECK(number != ctx.random());
+        seen.push_back(sourced::encode(at) + std::to_string(number) + id.to_string());
+        ctx.sleep(1h);
+        return sourced::encode(at);
+    });
+    const auto started = stage.clock.now();
+    const auto handle = stage.start();
+    stage.clock.advance(1h);
+    stage.app.run_until_idle();
+    CHECK(handle.outcome().output() == sourced::encode(started));
+    REQUIRE(seen.size() == 2);
+    CHECK(seen[0] == seen[1]);
+}
+
+// ---- Starting
+
+namespace {
+
+struct Silent : sourced::Workflow<Trip, void> {
+    explicit Silent(std::atomic<int>* runs) : Workflow("silent"), runs_(runs) { run(&Silent::go); }
+    void go(Context& ctx, const Trip& trip) const {
+        ctx.step("visit " + trip.city, [&] { *runs_ += trip.people; });
+    }
+    std::atomic<int>* runs_;
+};
+
+}  // namespace
+
+TEST_CASE("Workflows: one is started once under its id, with any input, and may have no output") {
+    std::atomic<int> runs{0};
+    sourced::App app;
+    app.add<Silent>(&runs);
+    const auto handle = app.start_workflow<Silent>("4711", Trip{"Lisbon", 2});
+    CHECK(handle.id() == "4711");
+    CHECK(handle.stream() == "silent-4711");
+    CHECK(handle.outcome().running());
+    CHECK_THROWS_WITH_AS(handle.outcome().output(), "the workflow has not ended yet", sourced::Error);
+    CHECK(app.start_workflow<Silent>("4711", Trip{"Lisbon", 2}).stream() == handle.stream());
+    app.run_until_idle();
+    (void)app.start_workflow<Silent>("4711", Trip{"Lisbon", 2});
+    app.run_until_idle();
+    CHECK(runs == 2);
+    CHECK(handle.outcome().completed());
+    handle.outcome().output();
+    CHECK_THROWS_WITH_AS((void)app.start_workflow<Silent>("4711", Trip{"Porto", 2}),
+                         "start workflow 'silent-4711': it was started with another input", sourced::Invalid);
+    CHECK_THROWS_WITH_AS((void)app.start_workflow<Silent>(" ", Trip{}), "start workflow 'silent': its id is blank",
+                         sourced::Invalid);
+    const auto other = app.start_workflow<Silent>(Trip{"Porto", 1});
+    CHECK(other.id() != app.start_workflow<Silent>(Trip{"Porto", 1}).id());
+    app.run_until_idle();
+    CHECK(runs == 4);
+    CHECK_THROWS_AS((void)app.start_workflow<Any>("1", 1), sourced::NotRegistered);
+}
+
+TEST_CASE("Workflows: one needs a name and a function, and only one of it") {
+    struct Nameless : sourced::Workflow<int, int> {
+        Nameless() : Workflow(" ") {}
+    };
+    struct Empty : sourced::Workflow<int, int> {
+        Empty() : Workflow("empty") {}
+    };
+    struct Twice : sourced::Workflow<int, int> {
+        Twice() : Workflow("twice") {
+            run([](Context&, const int& n) { return n; });
+            run([](Context&, const int& n) { return n; });
+        }
+    };
+    sourced::App app;
+    CHECK_THROWS_WITH_AS(app.add<Nameless>(), "a workflow's name is blank: it is what its progress is kept under",
+                         sourced::Invalid);
+    CHECK_THROWS_WITH_AS(app.add<Empty>(), "reactor 'empty' has no run() handler", sourced::Error);
+    CHECK_THROWS_WITH_AS(app.add<Twice>(), "reactor 'twice' has two run handlers", sourced::Error);
+}
+
+// ---- A function that has changed
+
+TEST_CASE("Workflows: Q10: a function whose calls no longer match the history is reported and does nothing") {
+    int later = 0;
+    const Any before([](auto& ctx, int) {
+        ctx.step("book hotel", [] {});
+        ctx.sleep(1s);
+        return std::string();
+    });
+    const auto stage_with = [](const Any& workflow, const sourced::Messages& history) {
+        sourced::testing::Clock clock;
+        return workflow.advance("any-1", history, {clock, [] { return sourced::Id::make(); }});
+    };
+    // What a run leads to, as if it had been stored.
+    sourced::Messages history;
+    const auto append = [&](const sourced::Actions& actions) {
+        for (const auto& action : actions) {
+            if (const auto* next = std::get_if<sourced::AppendNext>(&action)) {
+                for (const auto& message : next->messages) {
+                    history.push_back(message.to("any-1").with_seq(static_cast<std::int64_t>(history.size()) + 1));
+                }
+            }
+        }
+    };
+    history.push_back(before.start_message("1").to("any-1").with_seq(1));
+    append(stage_with(before, history));
+    append(stage_with(before, history));
+    CHECK(types(history) == Names{"started", "step_started", "step_completed", "sleep_started"});
+
+    const auto refused = [&](Any::Function function) {
+        try {
+            (void)stage_with(Any(std::move(function)), history);
+        } catch (const sourced::Error& error) {
+            return std::string(error.what());
+        }
+        return std::string("nothing");
+    };
+    const std::string who = "workflow 'any' at 'any-1': ";
+    CHECK(refused([&](auto& ctx, int) {
+              ctx.step("rent car", [&] { ++later; });
+              return std::string();
+          }) == who + "its call 1 is step 'rent car', but its history has step 'book hotel' there (seq 2): the "
+                      "function has changed");
+    CHECK(refused([&](auto& ctx, int) {
+              ctx.step("book hotel", [&] { ++later; });
+              (void)ctx.template wait_for<Paid, Cancelled>();
+              return std::string();
+          }) == who + "its call 2 is wait for 'trip.paid' or 'trip.cancelled', but its history has sleep there (seq "
+                      "4): the function has changed");
+    CHECK(refused([&](auto& ctx, int) {
+              (void)ctx.now();
+              return std::string();
+          }) == who + "its call 1 is now(), but its history has step 'book hotel' there (seq 2): the function has "
+                      "changed");
+    CHECK(refused([&](auto& ctx, int) {
+              ctx.step("book hotel", [&] { ++later; });
+              return std::string();
+          }) == who + "it ends after 1 calls, but its history has sleep as call 2 (seq 4): the function has changed");
+    CHECK(refused([&](auto& ctx, int) {
+              const int room = ctx.step("book hotel", [&] { return ++later; });
+              return std::to_string(room);
+          }) == who + "what step 'book hotel' returned cannot be read: it returned nothing");
+    CHECK(later == 0);
+
+    SUBCASE("a step that ran before it shows keeps its outcome") {
+        int runs = 0;
+        history.resize(1);
+        const Any changed([&](auto& ctx, int) {
+            ctx.step("first", 1, [&] { ++runs; });
+            ctx.step("new", [] {});
+            return std::string();
+        });
+        append(stage_with(changed, history));
+        const Any old([&](auto& ctx, int) {
+            ctx.step("old", [] {});
+            return std::string();
+        });
+        append(stage_with(old, history));
+        append(stage_with(changed, history));
+        CHECK(types(history) == Names{"started", "step_started", "step_started", "step_completed", "woken"});
+        CHECK(runs == 1);
+        CHECK_THROWS_AS((void)stage_with(changed, history), sourced::Error);
+        CHECK(runs == 1);
+    }
+}
+
+TEST_CASE("Workflows: a function that catches what ends a run is reported") {
+    const std::string text = "workflow 'any' at 'any-1': its function has caught the exception that ends a run: catch "
+                             "(...) has to pass it on with throw;";
+    for (int way = 1; way <= 3; ++way) {
+        Stage each([way](auto& ctx, int) {
+            try {
+                ctx.step("a", [] {});
+            } catch (...) {
+                if (way == 1) return std::string("swallowed");
+                if (way == 2) throw std::runtime_error("another");
+                try {
+                    ctx.sleep(1s);
+                } catch (const std::exception&) {
+                    return std::string("swallowed again");
+                }
+            }
+            return std::string();
+        });
+        const auto handle = each.start();
+        CHECK(types(handle.history()) == Names{"started"});
+        REQUIRE(!each.lines.empty());
+        CHECK(each.lines.back().find(text) != std::string::npos);
+    }
+}
+
+TEST_CASE("Workflows: steps do not nest") {
+    Stage stage([](auto& ctx, int) {
+        ctx.step("outer", [&] { ctx.step("inner", [] {}); });
+        return std::string();
+    });
+    CHECK(stage.start().outcome().error_text() == "step 'outer' asks for step 'inner' from inside: steps do not nest");
+}
+
+// ---- Restarts
+
+namespace {
+
+struct Journal {
+    std::string path;
+    void note(const std::string& line) const {
+        const int file = ::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+        const std::string text = line + '\n';
+        CHECK(::write(file, text.data(), text.size()) == static_cast<ssize_t>(text.size()));
+        ::close(file);
+    }
+    [[nodiscard]] Names lines() const {
+        Names all;
+        const int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+        std::string text(10000, '\0');
+        text.resize(static_cast<std::size_t>(std::max<ssize_t>(::read(file, text.data(), text.size()), 0)));
+        ::close(file);
+        for (std::size_t at = 0; at < text.size(); at = text.find('\n', at) + 1) {
+            all.push_back(text.substr(at, text.find('\n', at) - at));
+        }
+        return all;
+    }
+};
+
+/// Notes what it does in a file; the first time in the middle step it dies, if it is told to.
+struct Journey : sourced::Workflow<Trip, Booking, Paid> {
+    Journey(Journal journal, bool dies) : Workflow("journey") {
+        run([journal, dies](Context& ctx, const Trip& trip) {
+            Booking booking;
+            booking.flight = ctx.step("flight", [&] {
+                journal.note("flight to " + trip.city);
+                return std::string("F1");
+            });
+            booking.hotel = ctx.step("hotel", trip.city, [&] {
+                journal.note("hotel");
+                if (dies) ::kill(::getpid(), SIGKILL);
+                return std::string("H1");
+            });
+            booking.paid = ctx.wait_for<Paid>().amount;
+            ctx.step("hotel", trip.city, [&] { journal.note("never again"); return std::string(); });
+            return booking;
+        });
+    }
+};
+
+sourced::Options options(const std::string& path) {
+    sourced::Options options;
+    options.path = path;
+    options.claim_time = 200ms;
+    return options;
+}
+
+}  // namespace
+
+TEST_CASE("Workflows: Q10: completed steps stay completed after a restart") {
+    const support::TemporaryDirectory directory;
+    const Journal journal{directory.file("journal")};
+    for (int start = 0; start < 3; ++start) {
+        sourced::App app(options(directory.file()));
+        app.add<Journey>(journal, false);
+        const auto handle = app.start_workflow<Journey>("1", Trip{"Lisbon"});
+        app.run_until_idle();
+        CHECK(handle.outcome().running());
+        CHECK(journal.lines() == Names{"flight to Lisbon", "hotel"});
+    }
+    sourced::App app(options(directory.file()));
+    app.add<Journey>(journal, false);
+    app.dispatch("journey-1", Paid{350});
+    app.run_until_idle();
+    CHECK(app.workflow<Journey>("1").outcome().output() == Booking{"F1", "H1", 350});
+    CHECK(journal.lines() == Names{"flight to Lisbon", "hotel"});
+}
+
+TEST_CASE("child: journey" * doctest::skip()) {
+    const auto arguments = support::Child::arguments();
+    sourced::App app(options(arguments.at(0)));
+    app.add<Journey>(Journal{arguments.at(1)}, true);
+    (void)app.start_workflow<Journey>("1", Trip{"Lisbon"});
+    app.start(2);
+    (void)support::Child::told();
+}
+
+TEST_CASE("Workflows: Q10: a step whose process was killed runs again, those before it do not, under normal workers") {
+    const support::TemporaryDirectory directory;
+    const Journal journal{directory.file("journal")};
+    for (int deaths = 1; deaths <= 2; ++deaths) {
+        support::Child child("journey", {directory.file(), journal.path});
+        CHECK(child.wait() == 128 + SIGKILL);
+        CHECK(journal.lines().size() == static_cast<std::size_t>(1 + deaths));
+    }
+    sourced::App app(options(directory.file()));
+    app.add<Journey>(journal, false);
+    app.start(2);
+    const auto handle = app.workflow<Journey>("1");
+    app.dispatch(handle.stream(), Paid{350});
+    const auto outcome = handle.wait(60s);
+    REQUIRE(outcome.completed());
+    CHECK(outcome.output() == Booking{"F1", "H1", 350});
+    CHECK(journal.lines() == Names{"flight to Lisbon", "hotel", "hotel", "hotel"});
+    app.stop();
+    CHECK(sourced::verify(directory.file()).empty());
+}
+
+TEST_CASE("Workflows: Q10: many run side by side under the workers, each step once, while strangers send to them") {
+    const support::TemporaryDirectory directory;
+    constexpr int many = 40;
+    std::mutex mutex;
+    std::set<std::string> done;
+    int runs = 0;
+    sourced::App app(options(directory.file()));
+    app.add<Any>([&](auto& ctx, int input) {
+        int sum = 0;
+        for (int i = 0; i < 5; ++i) {
+            sum += ctx.step("add", [&] {
+                const std::lock_guard lock(mutex);
+                ++runs;
+                done.insert(ctx.stream() + ' ' + std::to_string(i));
+                return input;
+            });
+            sum += ctx.template wait_for<Paid>().amount;
+        }
+        return std::to_string(sum);
+    });
+    app.start(4);
+    std::vector<sourced::WorkflowHandle<Any>> handles;
+    for (int i = 0; i < many; ++i) {
+        handles.push_back(app.start_workflow<Any>(std::to_string(i), i));
+        for (int k = 0; k < 5; ++k) {
+            app.dispatch(handles.back().stream(), Paid{100});
+            app.dispatch(handles.back().stream(), Cancelled{});
+        }
+    }
+    for (int i = 0; i < many; ++i) {
+        const auto outcome = handles[static_cast<std::size_t>(i)].wait(60s);
+        REQUIRE(outcome.completed());
+        CHECK(outcome.output() == std::to_string(5 * i + 500));
+    }
+    CHECK(handles[0].wait(60s).completed());  // it is over already
+    CHECK(runs == 5 * many);
+    CHECK(done.size() == 5 * many);
+    app.stop();
+    CHECK(sourced::verify(directory.file()).empty());
+}
+
+TEST_CASE("Workflows: a slow step holds no other instance up") {
+    sourced::App app;
+    std::mutex mutex;
+    std::condition_variable changed;
+    int waiting = 0;
+    app.add<Any>([&](auto& ctx, int) {
+        ctx.step("meet", [&] {
+            std::unique_lock lock(mutex);
+            ++waiting;
+            changed.notify_all();
+            changed.wait(lock, [&] { return waiting >= 3; });  // all at the same time
+        });
+        return std::string();
+    });
+    std::vector<sourced::WorkflowHandle<Any>> handles;
+    for (const char* id : {"1", "2", "3"}) handles.push_back(app.start_workflow<Any>(id, 1));
+    app.start(3);
+    for (const auto& handle : handles) CHECK(handle.wait(60s).completed());
+}
+
+TEST_CASE("Workflows: events in streams that are none of its business are passed over, and a reset runs no step") {
+    int runs = 0;
+    Stage stage([&](auto& ctx, int) {
+        ctx.step("a", [&] { ++runs; });
+        return std::to_string(ctx.template wait_for<Paid>().amount);
+    });
+    const auto handle = stage.start();
+    stage.app.dispatch("payments", Paid{1});
+    stage.app.dispatch("any-stranger", Paid{1});  // looks like one, but was never started
+    stage.app.run_until_idle();
+    CHECK(stage.app.history("payments").size() == 1);
+    CHECK(stage.app.history("any-stranger").size() == 1);
+    CHECK(stage.app.stats().group("any").lag == 0);
+
+    stage.app.reset_group("any");
+    stage.app.run_until_idle();
+    CHECK(types(handle.history()) == Names{"started", "step_started", "step_completed", "wait_started"});
+    stage.app.dispatch(handle.stream(), Paid{5});
+    stage.app.run_until_idle();
+    CHECK(handle.outcome().output() == "5");
+    CHECK(runs == 1);
 }

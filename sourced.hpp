@@ -833,15 +833,18 @@ class Results;
 
 /// Where a group begins when it is first stored; evaluated once.
 struct Start {
-    enum class From { beginning, now, position, time };
+    enum class From { beginning, now, position, time, ago };
     From from = From::beginning;
     std::int64_t position = 0;  ///< the first position to be delivered
     Time time{};                ///< the first message recorded at or after it
+    Duration before{};          ///< the same, for the time that lies so far back
 
     [[nodiscard]] static Start beginning() { return {}; }
-    [[nodiscard]] static Start now() { return {From::now, 0, {}}; }
-    [[nodiscard]] static Start at(std::int64_t position) { return {From::position, position, {}}; }
-    [[nodiscard]] static Start at(Time time) { return {From::time, 0, time}; }
+    [[nodiscard]] static Start now() { return {From::now, 0, {}, {}}; }
+    [[nodiscard]] static Start at(std::int64_t position) { return {From::position, position, {}, {}}; }
+    [[nodiscard]] static Start at(Time time) { return {From::time, 0, time, {}}; }
+    /// So long before the time at which it is evaluated, by the App's clock.
+    [[nodiscard]] static Start ago(Duration before) { return {From::ago, 0, {}, before}; }
 };
 
 /// How often a failing message is tried again, and how long the stream waits
@@ -1917,6 +1920,7 @@ struct Direct {
     std::int64_t decided_on = 0;  ///< the stream's seq the state stands at; also: nothing of the group may be pending
     const std::unordered_set<std::string>* evolves = nullptr;
     Messages messages;            ///< the command first, then what follows from it
+    bool has_command = true;      ///< false: the command is not to be stored, `messages` are what follows from it
     std::function<void(Transaction&)> sync{};  ///< user code, run in the transaction after the append; may run again
 };
 struct DirectOutcome {
@@ -1968,6 +1972,8 @@ class UnitTransaction : public Transaction {
 public:
     /// As Store::read_stream, with what was appended inside.
     virtual void read_stream(std::string_view stream, const StreamRange& range, const Visit& visit) = 0;
+    /// As Store::find, likewise.
+    [[nodiscard]] virtual std::optional<Message> find(const Id& id) = 0;
     /// As Store::schedule, for one message; it names its stream.
     virtual void schedule(const Scheduled& entry) = 0;
     /// Whether something that the group handles stands open in the stream before the position `before`: not
@@ -2169,7 +2175,7 @@ struct VerifyOptions {
 ///     I12  a stopped group holds no claim
 ///
 /// What a read model should hold (I6) and when something became due (I9) only the application knows.
-/// A message whose cause was never in this log says so with a metadata entry "outside_cause".
+/// A message whose cause was never in this log says so with a metadata entry "outside_cause": the cause's id, or true.
 ///
 /// Opens the file for reading only and never moves the WAL into it; sees one consistent state, so
 /// processes that write at the same time do no harm, though the WAL cannot shrink meanwhile. An empty -wal
@@ -2233,7 +2239,7 @@ public:
     explicit operator bool() const noexcept { return !refused(); }
     /// Why it was refused; empty when it was not.
     [[nodiscard]] std::string_view reason() const noexcept { return refusal_ ? *refusal_ : std::string_view(); }
-    /// The command as stored.
+    /// The command as stored; without seq and position when it was not to be stored.
     [[nodiscard]] const Message& command() const noexcept { return command_; }
     /// The events as stored, the engine's own `sourced.refused` included.
     [[nodiscard]] const Messages& events() const noexcept { return events_; }
@@ -2245,11 +2251,98 @@ private:
     std::optional<std::string> refusal_;
 };
 
+struct HandleOptions {
+    /// False: only what came of the command is stored. It says in its metadata, as "outside_cause", that the command it
+    /// follows from is not in the log. The same command handled again is decided again.
+    bool store_commands = true;
+};
+
 namespace detail {
 class Engine;
 template <class T>
 class Listening;
 }  // namespace detail
+
+// ---- Several reactors in one transaction ------------------------------------------------
+
+struct UnitOptions {
+    std::size_t limit = 100;     ///< messages that may be handled before it counts as going round in circles
+    bool store_commands = true;  ///< see HandleOptions; commands for reactors outside of the unit are stored all the same
+};
+
+/// What came of a message that a Unit handled.
+class UnitResult {
+public:
+    /// Whether the first message was a command that was refused.
+    [[nodiscard]] bool refused() const noexcept { return refusal_.has_value(); }
+    explicit operator bool() const noexcept { return !refused(); }
+    /// Why it was refused; empty when it was not.
+    [[nodiscard]] std::string_view reason() const noexcept { return refusal_ ? *refusal_ : std::string_view(); }
+    /// The message that was given, as stored.
+    [[nodiscard]] const Message& first() const noexcept { return first_; }
+    /// Everything that was stored, in log order; what was scheduled is not among it. Of a message that was in the
+    /// log already, and so is not handled again: what has the same correlation.
+    [[nodiscard]] const Messages& messages() const noexcept { return messages_; }
+    /// The events that came of one of the unit's reactors, in order. Throws NotRegistered when it is none of them.
+    template <class R>
+    [[nodiscard]] const Messages& events() const { return events_of(typeid(R)); }
+    /// The same by the group's name.
+    [[nodiscard]] SOURCED_API const Messages& events(std::string_view group) const;
+
+private:
+    friend class detail::Engine;
+    struct Part {
+        const Reactor* reactor = nullptr;
+        Messages events{};
+    };
+    [[nodiscard]] SOURCED_API const Messages& events_of(const std::type_info& type) const;
+
+    Message first_;
+    Messages messages_;
+    std::vector<Part> parts_;
+    std::optional<std::string> refusal_;
+};
+
+/// Several reactors that handle a message and all that follows from it at once: in one transaction, without
+/// workers, all or nothing. Made by App::unit.
+///
+///     auto unit = app.unit<Orders, Stock, OrderList>();
+///     auto result = unit.handle("order-1", PlaceOrder{"p1", 2});
+///     result.events<Stock>();    // what Stock made of it; OrderList's rows are there as well
+///
+/// Breadth first: the message is appended, each of the unit's reactors that handles it does so, in the order they
+/// were named, what follows is appended, and so on, in log order. Each message counts as handled for the groups
+/// that handled it, so workers find nothing of it; messages that none of them handles are stored for the workers, and
+/// messages for later are scheduled. All have one correlation and the first one's metadata. What is pending for a
+/// reactor in a stream it comes to is handled first, outside of the transaction; then handlers may run again.
+///
+/// Handlers run while the write lock is held, because each has to see what the one before it has appended: so be
+/// short, and call nothing that waits. A call into the App or the store from a handler throws Error.
+///
+/// Refers to its App; can be used again and again, from several threads at once.
+class Unit {
+public:
+    /// Handles a command or an event. What a handler throws comes out here, and nothing is kept then. Throws Error when
+    /// more than `limit` messages were handled, when a group is stopped, when a reactor asks for a retry, and
+    /// when a worker holds one of the streams for longer than the claim time; otherwise as App::dispatch does.
+    template <class T>
+    UnitResult handle(std::string_view stream, const T& message) {
+        static_assert(is_message<T> || std::same_as<T, Message>,
+                      "Unit::handle() takes a command or an event: this type has no SOURCED_COMMAND or SOURCED_EVENT "
+                      "line");
+        if constexpr (is_message<T> || std::same_as<T, Message>) return do_handle(stream, Message(message));
+    }
+
+private:
+    friend class App;
+    Unit(detail::Engine& engine, std::vector<const Reactor*> reactors, const UnitOptions& options)
+        : engine_(&engine), reactors_(std::move(reactors)), options_(options) {}
+    SOURCED_API UnitResult do_handle(std::string_view stream, Message message) const;
+
+    detail::Engine* engine_;
+    std::vector<const Reactor*> reactors_;
+    UnitOptions options_;
+};
 
 // ---- Notifications --------------------------------------------------------------------
 
@@ -2421,7 +2514,14 @@ public:
     /// Throws what the handler throws (nothing is stored then), and Error when a worker holds
     /// the stream for longer than the claim time.
     template <class A, class C>
-    Result handle(std::string_view stream, const C& command);
+    Result handle(std::string_view stream, const C& command, const HandleOptions& options = {});
+
+    /// Reactors that handle what they are given together, in one transaction: see Unit. Each has to be added
+    /// before, and is named once.
+    template <class... R>
+    [[nodiscard]] Unit unit(const UnitOptions& options = {});
+    /// The same by the names of their groups. Throws NotRegistered for a name that was not added.
+    [[nodiscard]] SOURCED_API Unit unit(const std::vector<std::string>& groups, const UnitOptions& options = {});
 
     // ---- workflows
 
@@ -2552,7 +2652,10 @@ private:
     SOURCED_API void do_every(std::string_view name, Duration interval, std::string_view stream, Message message,
                               std::optional<Time> first);
     SOURCED_API void do_start_workflow(const WorkflowBase& workflow, std::string_view id, const std::string& input);
-    SOURCED_API Result do_handle(const detail::Definition& definition, std::string_view stream, Message command);
+    SOURCED_API Result do_handle(const detail::Definition& definition, std::string_view stream, Message command,
+                                 const HandleOptions& options);
+    SOURCED_API void check(const Message& message) const;
+    [[nodiscard]] SOURCED_API Unit do_unit(std::vector<const Reactor*> reactors, const UnitOptions& options);
     SOURCED_API std::pair<detail::Box, std::int64_t> do_load(const detail::Definition& definition,
                                                              std::string_view stream, std::int64_t upto);
     [[nodiscard]] SOURCED_API Reactor& find(const std::type_info& type);
@@ -2576,7 +2679,9 @@ class Bound {
 public:
     Bound(App& app, std::string_view stream) : app_(&app), stream_(stream) {}
     template <class C>
-    Result handle(const C& command) { return app_->template handle<A>(stream_, command); }
+    Result handle(const C& command, const HandleOptions& options = {}) {
+        return app_->template handle<A>(stream_, command, options);
+    }
     [[nodiscard]] typename A::State state() const { return app_->template load<A>(stream_).state; }
     [[nodiscard]] typename A::State state(std::int64_t upto) const {
         return app_->template load<A>(stream_, upto).state;
@@ -5579,11 +5684,25 @@ R& App::add(Arguments&&... arguments) {
 }
 
 template <class A, class C>
-Result App::handle(std::string_view stream, const C& command) {
-    static_assert(is_message<C>, "App::handle() takes a command: this type has no SOURCED_COMMAND line");
+Result App::handle(std::string_view stream, const C& command, const HandleOptions& options) {
+    static_assert(is_message<C> || std::same_as<C, Message>,
+                  "App::handle() takes a command: this type has no SOURCED_COMMAND line");
     if constexpr (is_message<C>) {
         static_assert(message_kind<C>() == Kind::command, "App::handle() takes a command: this type is an event");
-        return do_handle(find(typeid(A)).definition(), stream, Message(command));
+        return do_handle(find(typeid(A)).definition(), stream, Message(command), options);
+    } else if constexpr (std::same_as<C, Message>) {
+        check(command);
+        return do_handle(find(typeid(A)).definition(), stream, command, options);
+    }
+}
+
+template <class... R>
+Unit App::unit(const UnitOptions& options) {
+    static_assert(sizeof...(R) > 0, "App::unit() names the reactors that work together");
+    static_assert((std::is_base_of_v<Reactor, R> && ...),
+                  "App::unit() takes actors, projectors, handlers and reactors");
+    if constexpr (sizeof...(R) > 0 && (std::is_base_of_v<Reactor, R> && ...)) {
+        return do_unit({&find(typeid(R))...}, options);
     }
 }
 
@@ -9174,6 +9293,8 @@ struct Work {
     };
 
     Member* member = nullptr;
+    UnitTransaction* unit = nullptr;  // what it is part of, instead of a worker's turn
+    std::int64_t unit_acked = 0;      // in it
     std::unique_ptr<Remembered> memory;
     std::size_t limit = std::numeric_limits<std::size_t>::max();  // of messages: halved when a commit failed
     int conflicts = 0;
@@ -9728,6 +9849,13 @@ public:
         }
     }
 
+    Reactor& find(std::string_view group) {
+        for (const auto& member : members_) {
+            if (member->definition->name == group) return *member->reactor;
+        }
+        throw NotRegistered("no reactor '" + std::string(group) + "' was added to this App");
+    }
+
     Reactor& find(const std::type_info& type) {
         for (const auto& member : members_) {
             const Reactor& reactor = *member->reactor;
@@ -9846,8 +9974,43 @@ public:
         std::optional<std::string> refusal;
     };
 
+    /// What was not made from a C++ value may not be what its type says. A type nobody registered is kept as it is.
+    void check(const Message& message) const {
+        if (registry_.find(message.type)) registry_.check(message, options_.limits);
+    }
+
+    // ---- several reactors at once
+
+    UnitResult handle_together(const std::vector<const Reactor*>& reactors, std::string_view stream, Message first,
+                               const UnitOptions& options) {
+        complete(first, stream);
+        check(first);
+        const auto started = std::chrono::steady_clock::now();
+        Duration pause = std::chrono::microseconds(100);
+        for (;;) {
+            Together together;
+            together.options = options;
+            together.result.first_ = first;
+            for (const auto* reactor : reactors) {
+                together.members.push_back(&member_of(reactor->definition()));
+                together.result.parts_.push_back({reactor, {}});
+            }
+            try {
+                store_->unit([&](UnitTransaction& unit) { run_together(together, unit); });
+                return finish_together(together);
+            } catch (const StandsOpen& open) {
+                together.works.clear();
+                if (drain(*open.member, open.stream)) continue;
+                if (std::chrono::steady_clock::now() - started >= options_.claim_time) throw busy(open);
+            }
+            std::this_thread::sleep_for(pause);
+            pause = std::min<Duration>(pause * 2, std::chrono::milliseconds(10));
+        }
+    }
+
     /// Decides on the remembered state without reading anything: the commit tells when the stream has moved on.
-    Handling handle(const Definition& definition, std::string_view stream, Message command) {
+    Handling handle(const Definition& definition, std::string_view stream, Message command,
+                    const HandleOptions& options) {
         Member& member = member_of(definition);
         const Member::Route* route = member.route(command.type);
         if (!route || !route->command) {
@@ -9856,13 +10019,16 @@ public:
         complete(command, stream);
         Direct direct;
         direct.group = member.id;
+        direct.has_command = options.store_commands;
         direct.stream = stream;
         direct.evolves = member.folds ? &member.evolves : &no_types_;
-        direct.messages.push_back(std::move(command));
+        const std::size_t stored = options.store_commands ? 1 : 0;  // of the messages, before the events
+        if (options.store_commands) direct.messages.push_back(std::move(command));
         const auto started = std::chrono::steady_clock::now();
         Duration pause = std::chrono::microseconds(100);
         for (bool looked = false, asked_twice = false;;) {
-            direct.messages.resize(1);
+            direct.messages.resize(stored);
+            const Message& asked = options.store_commands ? direct.messages.front() : command;
             auto memory = recall(member, stream);
             if (memory->open) {
                 // Our own reactions: sooner handled before than refused by the commit, which costs the state.
@@ -9881,10 +10047,10 @@ public:
             Box before;
             bool intact = true;
             try {
-                decided = (*route->command)(memory->state.get(), direct.messages.front());
+                decided = (*route->command)(memory->state.get(), asked);
                 if (member.guesses) before = memory->state;
                 intact = false;
-                apply(member, *memory, direct.messages.front(), decided, memory->seq + 1);
+                apply(member, *memory, asked, decided, memory->seq + static_cast<std::int64_t>(stored));
             } catch (...) {
                 if (intact) memory_.put(member.id, std::move(memory));
                 // Perhaps the state was old, or what is pending would have changed it: once more with all there is.
@@ -9893,12 +10059,16 @@ public:
                 (void)drain(member, stream);
                 continue;
             }
+            if (!options.store_commands) {
+                for (auto& event : decided.events) mark_outside(event, asked);
+            }
             std::move(decided.events.begin(), decided.events.end(), std::back_inserter(direct.messages));
             if (definition.sync) {
-                direct.sync = [&direct, &definition, &memory](Transaction& transaction) {
+                direct.sync = [&](Transaction& transaction) {
                     std::int64_t seq = last_seq(transaction, direct.stream);
                     seq -= static_cast<std::int64_t>(direct.messages.size());
                     std::vector<Synced> batch;
+                    if (!options.store_commands) batch.push_back({&command, false});
                     for (auto& message : direct.messages) {
                         message.seq = ++seq;
                         batch.push_back({&message, false});
@@ -9914,18 +10084,18 @@ public:
                     place(direct.messages[i], outcome.appended, static_cast<std::int64_t>(i));
                 }
                 if (!outcome.appended.repeated) {
-                    remember_direct(member, std::move(memory), direct.messages, std::move(before));
+                    remember_direct(member, std::move(memory), direct.messages, stored, std::move(before));
                 }
-                result.command = std::move(direct.messages.front());
-                result.events.assign(std::make_move_iterator(direct.messages.begin() + 1),
-                                     std::make_move_iterator(direct.messages.end()));
+                result.command = std::move(options.store_commands ? direct.messages.front() : command);
+                result.events.assign(
+                    std::make_move_iterator(direct.messages.begin() + static_cast<std::ptrdiff_t>(stored)),
+                    std::make_move_iterator(direct.messages.end()));
                 return result;
             }
             looked = true;
             if (outcome.result == DirectOutcome::Result::conflict || drain(member, stream)) continue;
             if (std::chrono::steady_clock::now() - started >= options_.claim_time) {
-                throw Error(std::string(stream) + " is busy: another worker of '" + definition.name +
-                            "' has held it for longer than the claim time, or a message in it waits for its retry");
+                throw busy(StandsOpen(member, stream));
             }
             std::this_thread::sleep_for(pause);
             pause = std::min<Duration>(pause * 2, std::chrono::milliseconds(10));
@@ -10092,6 +10262,7 @@ public:
             case Start::From::now: from = store_->head() + 1; break;
             case Start::From::position: from = std::max<std::int64_t>(options.from.position, 1); break;
             case Start::From::time: from = store_->position_at(options.from.time); break;
+            case Start::From::ago: from = store_->position_at(options_.clock() - options.from.before); break;
         }
         auto feed = std::make_shared<LogFeed>(
             *store_, options, from, [this](Level level, std::string text, std::string error, const Message* message) {
@@ -10105,6 +10276,30 @@ public:
     }
 
 private:
+    /// Something older has to be handled first.
+    struct StandsOpen : std::exception {
+        StandsOpen(Member& a_member, std::string_view a_stream) : member(&a_member), stream(a_stream) {}
+        Member* member;
+        std::string stream;
+    };
+
+    /// A unit on its way: what is to be handled yet, and what was made of it so far.
+    struct Together {
+        struct Next {
+            Message message;
+            bool stored = true;
+        };
+        UnitOptions options;
+        std::vector<Member*> members;
+        std::deque<Next> queue;
+        std::map<std::pair<const Member*, std::string>, std::unique_ptr<Work>> works;
+        std::vector<std::unique_ptr<Work>> done;  // whose `after` is to be run
+        std::int64_t before = 0;                  // what stands behind this position is the unit's own
+        std::size_t handled = 0;
+        bool repeated = false;
+        UnitResult result;
+    };
+
     /// A claim that is still held after a commit did not take its work.
     struct Again {
         std::unique_ptr<Work> work;
@@ -10262,11 +10457,6 @@ private:
         if (message.correlation.is_nil()) message.correlation = message.id;
     }
 
-    /// What was not made from a C++ value may not be what its type says. A type nobody registered is kept as it is.
-    void check(const Message& message) const {
-        if (registry_.find(message.type)) registry_.check(message, options_.limits);
-    }
-
     static void place(Message& message, const Appended& appended, std::int64_t index) {
         message.seq = appended.first_seq + index;
         message.position = appended.first_position + index;
@@ -10296,9 +10486,9 @@ private:
         throw NotRegistered("'" + definition.name + "' was not added to this App");
     }
 
-    Box blank(const Member& member, std::string_view stream) {
+    Box blank(const Member& member, std::string_view stream, UnitTransaction* unit = nullptr) {
         const Definition& definition = *member.definition;
-        if (!definition.initial_reads) return definition.initial(stream, nullptr);
+        if (!definition.initial_reads || unit) return definition.initial(stream, unit);
         Box state;
         store_->read([&](Reader& reader) { state = definition.initial(stream, &reader); });
         return state;
@@ -10317,15 +10507,21 @@ private:
         return memory;
     }
 
+    /// Reads a stream of the file, or as the unit that is under way has made it.
+    void read_stream(UnitTransaction* unit, std::string_view stream, const StreamRange& range, const Visit& visit) {
+        if (unit) unit->read_stream(stream, range, visit);
+        else store_->read_stream(stream, range, visit);
+    }
+
     /// Brings a state up to the end of its stream, or to `upto`.
-    void catch_up(const Member& member, Remembered& memory, std::int64_t upto) {
+    void catch_up(const Member& member, Remembered& memory, std::int64_t upto, UnitTransaction* unit = nullptr) {
         Router route(member);
         const auto foreign = foreign_.load();
         StreamRange range;
         range.from = memory.seq + 1;
         range.to = upto;
         if (range.from > range.to) return;
-        store_->read_stream(memory.stream, range, [&](Message& message) {
+        read_stream(unit, memory.stream, range, [&](Message& message) {
             const auto* found = route(message.type);
             if (found && found->evolve) member.evolve(*found, memory.state.get(), message);
             memory.seq = message.seq;
@@ -10355,24 +10551,33 @@ private:
         }
     }
 
+    /// The cause is known, but not to the log.
+    static void mark_outside(Message& message, const Message& cause) {
+        message.metadata.set("outside_cause", cause.id.to_string());
+    }
+
+    /// The first `handled` of the messages were, the others followed from them.
     void remember_direct(const Member& member, std::unique_ptr<Remembered> memory, const Messages& messages,
-                         Box before) {
+                         std::size_t handled, Box before) {
         bool reacts = false;
-        for (std::size_t i = 1; i < messages.size() && !reacts; ++i) {
+        for (std::size_t i = handled; i < messages.size() && !reacts; ++i) {
             const auto* route = member.route(messages[i].type);
             reacts = route && (route->reaction || route->command);
         }
-        const Message& last = messages.back();
+        memory->open = reacts;
         if (before) {
             memory->state = std::move(before);
             memory->foreign = 0;  // to be read on from the file
-        } else if (messages.size() > 1 || memory->seq + 1 == messages.front().seq) {
-            memory->seq = last.seq;
+        } else if (messages.size() > handled || (handled > 0 && memory->seq + 1 == messages.front().seq)) {
+            memory->seq = messages.back().seq;
         }
-        const Message& handled = reacts ? messages.front() : last;
-        memory->handled_seq = handled.seq;
-        memory->handled_position = handled.position;
-        memory->open = reacts;
+        const Message* last = nullptr;
+        if (!reacts && !messages.empty()) last = &messages.back();
+        if (reacts && handled > 0) last = &messages[handled - 1];
+        if (last) {
+            memory->handled_seq = last->seq;
+            memory->handled_position = last->position;
+        }
         memory_.put(member.id, std::move(memory));
     }
 
@@ -10402,11 +10607,11 @@ private:
     }
 
     /// Reads a claimed stream from `from` on: from the claim, if it holds that much, otherwise from the file.
-    void read_on(const Claim& claim, std::int64_t from, const Visit& visit) {
+    void read_on(const Work& work, const Claim& claim, std::int64_t from, const Visit& visit) {
         if (claim.tail.empty() || claim.tail.front()->seq > from) {
             StreamRange range;
             range.from = from;
-            store_->read_stream(claim.stream_name, range, visit);
+            read_stream(work.unit, claim.stream_name, range, visit);
             return;
         }
         Message message;
@@ -10435,11 +10640,7 @@ private:
             if (handled.claim.deaths > options_.deaths) {
                 give_up(handled);
             } else {
-                switch (work->member->definition->role) {
-                case Definition::Role::actor: act(*work, handled); break;
-                case Definition::Role::projector: project(*work, handled); break;
-                case Definition::Role::reactor: serve(*work, handled); break;
-                }
+                handle_claim(*work, handled);
             }
         } catch (...) {
             const auto fault = describe(std::current_exception());
@@ -10454,6 +10655,14 @@ private:
             work->keep = false;
         }
         worker.works.push_back(std::move(work));
+    }
+
+    void handle_claim(Work& work, Handled& handled) {
+        switch (work.member->definition->role) {
+        case Definition::Role::actor: act(work, handled); break;
+        case Definition::Role::projector: project(work, handled); break;
+        case Definition::Role::reactor: serve(work, handled); break;
+        }
     }
 
     [[nodiscard]] static bool is_replay(const Claim& claim, std::int64_t position) noexcept {
@@ -10477,7 +10686,10 @@ private:
     }
 
     /// Records an exception of user code at one message; what comes before it stays handled.
-    void fail(const Member& member, Handled& handled, std::int64_t position, const std::exception_ptr& error) {
+    /// In a unit it is the caller's.
+    void fail(Work& work, Handled& handled, std::int64_t position, const std::exception_ptr& error) {
+        if (work.unit) std::rethrow_exception(error);
+        const Member& member = *work.member;
         const Claim& claim = handled.claim;
         auto fault = describe(error);
         Failure failure;
@@ -10573,10 +10785,10 @@ private:
         };
         StreamRange range;
         range.from = from == unbounded ? 1 : from + 1;
-        read_on(claim, range.from, visit);
+        read_on(work, claim, range.from, visit);
         if (full && commands && member.folds && !fold_error && memory.seq > work.items.back().message.seq) {
             range.from = memory.seq + 1;
-            read_on(claim, range.from, visit);
+            read_on(work, claim, range.from, visit);
         }
 
         bool whole = true;
@@ -10604,7 +10816,7 @@ private:
                     }
                 }
             } catch (...) {
-                fail(member, handled, message.position, std::current_exception());
+                fail(work, handled, message.position, std::current_exception());
                 work.keep = false;
                 whole = false;
                 fold_error = nullptr;
@@ -10617,7 +10829,7 @@ private:
             handled.acked = message.position;
         }
         if (fold_error) {
-            fail(member, handled, fold_position, fold_error);
+            fail(work, handled, fold_position, fold_error);
             work.keep = false;
             whole = false;
         }
@@ -10640,10 +10852,10 @@ private:
     /// False: user code failed, which is recorded.
     bool start_state(const Member& member, Work& work, Handled& handled, Box& state) {
         try {
-            state = blank(member, handled.claim.stream_name);
+            state = blank(member, handled.claim.stream_name, work.unit);
             return true;
         } catch (...) {
-            fail(member, handled, handled.claim.pending, std::current_exception());
+            fail(work, handled, handled.claim.pending, std::current_exception());
             work.keep = false;
             return false;
         }
@@ -10754,7 +10966,7 @@ private:
         Reading reading{from, true};
         Router route(*work.member);
         work.items.clear();
-        read_on(claim, from + 1, [&](Message& message) {
+        read_on(work, claim, from + 1, [&](Message& message) {
             reading.seq = message.seq;
             const auto* found = route(message.type);
             const bool waits = found && message.position > claim.acked;
@@ -10784,7 +10996,7 @@ private:
         };
         const Reading end = read_batch(work, claim, known, batch_limit(work, claim), note_history);
         if (definition.whole_history && !end.ended) {
-            read_on(claim, end.seq + 1, [&](Message& message) { return note_history(message, nullptr, false); });
+            read_on(work, claim, end.seq + 1, [&](Message& message) { return note_history(message, nullptr, false); });
         }
         for (const auto& item : work.items) work.synced.push_back({&item.message, item.replay});
         std::size_t count = work.items.size();
@@ -10799,7 +11011,7 @@ private:
                 break;
             } catch (...) {
                 if (count == 1) {
-                    fail(*work.member, handled, work.items.front().message.position, std::current_exception());
+                    fail(work, handled, work.items.front().message.position, std::current_exception());
                     return;
                 }
             }
@@ -10842,7 +11054,7 @@ private:
                 carry_out(work, handled, *known, entry);
             } catch (...) {
                 const Message& failed = known == work.items.end() || index > next ? culprit : known->message;
-                fail(*work.member, handled, failed.position, std::current_exception());
+                fail(work, handled, failed.position, std::current_exception());
                 return false;
             }
             while (next < work.items.size() && work.items[next].message.position <= handled.acked) ++next;
@@ -10857,7 +11069,7 @@ private:
         for (const auto& action : entry.actions) {
             const auto* acknowledge = std::get_if<Acknowledge>(&action);
             if (!acknowledge) continue;
-            const auto ahead = store_->find(acknowledge->id);
+            const auto ahead = work.unit ? work.unit->find(acknowledge->id) : store_->find(acknowledge->id);
             if (!ahead || ahead->stream != message.stream) {
                 throw Error("acknowledge " + acknowledge->id.to_string() + ": it is not in '" + message.stream + "'");
             }
@@ -10900,6 +11112,174 @@ private:
         if (work.handled++ == 0) work.first_position = message.position;
         handled.acked = std::max(handled.acked, position);
         work.handled_seq = std::max(work.handled_seq, seq);
+    }
+
+    // ---- several reactors at once
+
+    static Error busy(const StandsOpen& open) {
+        return Error(open.stream + " is busy: another worker of '" + open.member->definition->name +
+                     "' has held it for longer than the claim time, or a message in it waits for its retry");
+    }
+
+    void run_together(Together& together, UnitTransaction& unit) {
+        const auto head = unit.row("select max(position) from sourced_messages");
+        together.before = head ? head->integer(0) : 0;
+        const Message& first = together.result.first_;
+        together.repeated = store_next(together, unit, first.stream, {first}, any_seq, nullptr).repeated;
+        if (together.repeated) return;
+        together.result.first_ = together.queue.front().message;
+        while (!together.queue.empty()) {
+            const Together::Next next = std::move(together.queue.front());
+            together.queue.pop_front();
+            bool counted = false;
+            for (std::size_t i = 0; i < together.members.size(); ++i) {
+                if (!together.members[i]->definition->handles(next.message.type)) continue;
+                if (!std::exchange(counted, true) && ++together.handled > together.options.limit) {
+                    throw Error("unit: exceeded " + std::to_string(together.options.limit) +
+                                " iterations, the last message is '" + next.message.type + "' for '" +
+                                next.message.stream + "'");
+                }
+                handle_next(together, unit, i, next);
+            }
+        }
+    }
+
+    /// Appends messages of one stream, and puts them behind those that are to be handled. Commands that a member is
+    /// to handle are not stored when the unit does not store commands.
+    Appended store_next(Together& together, UnitTransaction& unit, const std::string& stream, Messages messages,
+                        Expect expect, const Together::Next* cause) {
+        std::vector<bool> stored;
+        Messages storing;
+        for (auto& message : messages) {
+            stored.push_back(together.options.store_commands || !is_ours(together, message));
+            if (!stored.back()) continue;
+            if (cause && !cause->stored) mark_outside(message, cause->message);
+            storing.push_back(message);
+        }
+        Appended appended;
+        if (!storing.empty()) appended = unit.append(stream, storing, expect);
+        if (appended.repeated) return appended;
+        std::int64_t index = 0;
+        for (std::size_t i = 0; i < messages.size(); ++i) {
+            messages[i].stream = stream;
+            if (stored[i]) {
+                place(messages[i], appended, index++);
+                together.result.messages_.push_back(messages[i]);
+            }
+            together.queue.push_back({std::move(messages[i]), stored[i]});
+        }
+        return appended;
+    }
+
+    /// Is it a command that nobody but actors of the unit is to see?
+    [[nodiscard]] bool is_ours(const Together& together, const Message& message) const {
+        const auto found = by_type_.find(message.type);
+        if (message.kind != Kind::command || found == by_type_.end()) return false;
+        return std::all_of(found->second.begin(), found->second.end(), [&](const Member* member) {
+            const auto* route = member->route(message.type);
+            return route && route->command &&
+                   std::find(together.members.begin(), together.members.end(), member) != together.members.end();
+        });
+    }
+
+    /// Has one member handle one message, and carries out what comes of it.
+    void handle_next(Together& together, UnitTransaction& unit, std::size_t index, const Together::Next& next) {
+        Member& member = *together.members[index];
+        const Message& message = next.message;
+        auto& work = together.works[{&member, message.stream}];
+        if (!work) {
+            if (unit.open(member.id, message.stream, together.before + 1)) throw StandsOpen(member, message.stream);
+            work = std::make_unique<Work>();
+            work->member = &member;
+            work->unit = &unit;
+            work->memory = memory_.take(member.id, message.stream);
+        } else if (next.stored && message.position <= work->unit_acked) {
+            return;  // acknowledged ahead
+        }
+        if (!work->memory) {
+            work->memory = std::make_unique<Remembered>();
+            work->memory->stream = message.stream;
+        }
+        Handled handled;
+        handled.claim.group = member.id;
+        handled.claim.stream_name = message.stream;
+        work->begin();
+        if (next.stored) {
+            handled.claim.acked = handled.acked = message.position - 1;
+            handled.claim.pending = handled.claim.known = message.position;
+            work->memory->handled_seq = message.seq - 1;  // nothing before it is pending
+            work->memory->handled_position = 0;
+            work->limit = 1;
+            handle_claim(*work, handled);
+            if (handled.acked < message.position) {
+                throw Error("unit: '" + member.definition->name + "' has not handled '" + message.type + "' (seq " +
+                            std::to_string(message.seq) + " of '" + message.stream +
+                            "'); it may ask workers to be called again, not a unit");
+            }
+        } else {
+            decide_unstored(*work, handled, message);
+        }
+        const auto known = static_cast<std::ptrdiff_t>(together.result.messages_.size());
+        Outcome outcome;
+        for (const auto& part : handled.appends) {
+            outcome.appended.push_back(store_next(together, unit, part.stream, part.messages, part.expect, &next));
+        }
+        for (auto& entry : handled.schedules) {
+            if (entry.due_at <= options_.clock()) {
+                const std::string stream = entry.message.stream;
+                (void)store_next(together, unit, stream, {std::move(entry.message)}, any_seq, &next);
+                continue;
+            }
+            if (!next.stored) mark_outside(entry.message, message);
+            unit.schedule(entry);
+        }
+        auto& events = together.result.parts_[index].events;
+        std::copy_if(together.result.messages_.begin() + known, together.result.messages_.end(),
+                     std::back_inserter(events), [](const Message& each) { return each.kind == Kind::event; });
+        if (handled.sync) handled.sync(unit);
+        if (next.stored) {
+            unit.acknowledge(member.id, message.stream, handled.acked);
+            work->unit_acked = handled.acked;
+        }
+        if (!work->after.empty()) {
+            auto& done = *together.done.emplace_back(std::make_unique<Work>());
+            done.member = &member;
+            done.after = std::move(work->after);
+        }
+        if (!learn(*work, handled, outcome)) work->memory.reset();
+    }
+
+    /// A command that is not in its stream.
+    void decide_unstored(Work& work, Handled& handled, const Message& message) {
+        const Member& member = *work.member;
+        Remembered& memory = *work.memory;
+        if (!memory.state) {
+            memory.seq = 0;
+            memory.state = blank(member, memory.stream, work.unit);
+        }
+        if (member.folds) catch_up(member, memory, unbounded, work.unit);
+        else memory.seq = last_seq(*work.unit, memory.stream);
+        command(work, handled, *member.route(message.type), message);
+        if (!work.decisions.empty()) {
+            handled.sync = [&work](Transaction& transaction) { sync_decisions(work, transaction); };
+        }
+    }
+
+    /// The unit is committed.
+    UnitResult finish_together(Together& together) {
+        for (auto& [key, work] : together.works) {
+            if (work->memory) memory_.put(work->member->id, std::move(work->memory));
+        }
+        for (const auto& work : together.done) do_after(*work);
+        UnitResult& result = together.result;
+        if (together.repeated) result.messages_ = store_->correlated(result.first_.id);
+        for (const auto& message : result.messages_) {
+            if (message.id == result.first_.id) result.first_ = message;
+            if (message.causation == result.first_.id && message.is<Refused>()) {
+                result.refusal_ = message.as<Refused>().reason;
+            }
+        }
+        return std::move(result);
     }
 
     /// A projector: the batch is evolved at once, `sync` follows in the transaction.
@@ -10950,7 +11330,7 @@ private:
             (void)read(known);
         }
         if (error) {
-            fail(member, handled, fold_position, error);
+            fail(work, handled, fold_position, error);
             work.keep = false;
             return;
         }
@@ -11006,7 +11386,7 @@ private:
             } catch (...) {
                 error = std::current_exception();
             }
-            fail(member, handled, work.items[done].message.position, error);
+            fail(work, handled, work.items[done].message.position, error);
             work.keep = false;
             if (done == 0) return 0;
             count = done;
@@ -11025,7 +11405,7 @@ private:
             try {
                 work.keys.push_back(work.member->definition->key(work.items[i].message));
             } catch (...) {
-                fail(*work.member, handled, work.items[i].message.position, std::current_exception());
+                fail(work, handled, work.items[i].message.position, std::current_exception());
                 return i;
             }
         }
@@ -11173,7 +11553,7 @@ private:
                 // Somewhere in the batch: halves lead to the culprit, and what comes before it is kept.
                 work->limit = work->handled / 2;
             } else {
-                fail(member, handled, work->first_position, outcome.error);
+                fail(*work, handled, work->first_position, outcome.error);
                 failure = std::move(handled.failure);
             }
             work->memory.reset();
@@ -11199,6 +11579,11 @@ private:
 
     /// Keeps the state that a commit has made true.
     void remember(Work& work, const Handled& handled, const Outcome& outcome) {
+        if (learn(work, handled, outcome)) memory_.put(work.member->id, std::move(work.memory));
+    }
+
+    /// Brings the state behind what was appended. False: it is not to be kept.
+    bool learn(Work& work, const Handled& handled, const Outcome& outcome) {
         // Own events that the group has nothing to do with are as good as handled.
         const Appended* own = nullptr;
         for (std::size_t i = 0; i < handled.appends.size(); ++i) {
@@ -11211,7 +11596,7 @@ private:
             });
             if (!ours && work.handled_seq + 1 == own->first_seq) work.handled_seq = own->last_seq;
         }
-        if (!work.keep || !work.memory) return;
+        if (!work.keep || !work.memory) return false;
         Remembered& memory = *work.memory;
         const Member& member = *work.member;
         memory.open = false;
@@ -11225,7 +11610,7 @@ private:
             memory.handled_seq = work.handled_seq;
             memory.handled_position = handled.acked;
         }
-        memory_.put(member.id, std::move(work.memory));
+        return true;
     }
 
     void report(Worker& worker, Member& member, const Handled& handled) {
@@ -11743,14 +12128,50 @@ void App::do_add(std::unique_ptr<Reactor> reactor) { engine_->add(std::move(reac
 Message App::do_dispatch(std::string_view stream, Message message) {
     return engine_->dispatch(stream, std::move(message));
 }
-Result App::do_handle(const detail::Definition& definition, std::string_view stream, Message command) {
-    auto handling = engine_->handle(definition, stream, std::move(command));
+Result App::do_handle(const detail::Definition& definition, std::string_view stream, Message command,
+                      const HandleOptions& options) {
+    auto handling = engine_->handle(definition, stream, std::move(command), options);
     Result result;
     result.command_ = std::move(handling.command);
     result.events_ = std::move(handling.events);
     result.refusal_ = std::move(handling.refusal);
     return result;
 }
+void App::check(const Message& message) const { engine_->check(message); }
+
+Unit App::do_unit(std::vector<const Reactor*> reactors, const UnitOptions& options) {
+    for (std::size_t i = 0; i < reactors.size(); ++i) {
+        if (std::find(reactors.begin(), reactors.begin() + static_cast<std::ptrdiff_t>(i), reactors[i]) !=
+            reactors.begin() + static_cast<std::ptrdiff_t>(i)) {
+            throw Error("unit: '" + reactors[i]->name() + "' is named twice");
+        }
+    }
+    return Unit(*engine_, std::move(reactors), options);
+}
+Unit App::unit(const std::vector<std::string>& groups, const UnitOptions& options) {
+    if (groups.empty()) throw Error("unit: it names no reactor");
+    std::vector<const Reactor*> reactors;
+    for (const auto& group : groups) reactors.push_back(&engine_->find(group));
+    return do_unit(std::move(reactors), options);
+}
+UnitResult Unit::do_handle(std::string_view stream, Message message) const {
+    return engine_->handle_together(reactors_, stream, std::move(message), options_);
+}
+
+const Messages& UnitResult::events(std::string_view group) const {
+    for (const auto& part : parts_) {
+        if (part.reactor->name() == group) return part.events;
+    }
+    throw NotRegistered("'" + std::string(group) + "' is no reactor of this unit");
+}
+const Messages& UnitResult::events_of(const std::type_info& type) const {
+    for (const auto& part : parts_) {
+        const Reactor& reactor = *part.reactor;
+        if (typeid(reactor) == type) return part.events;
+    }
+    throw NotRegistered("no " + detail::readable(type.name()) + " is part of this unit");
+}
+
 std::pair<detail::Box, std::int64_t> App::do_load(const detail::Definition& definition, std::string_view stream,
                                                   std::int64_t upto) {
     return engine_->load(definition, stream, upto);

@@ -1250,14 +1250,16 @@ public:
         const auto effects = [&] { appended = append(direct.stream, direct.messages, any_seq); };
         if (direct.sync) run_sync_apart(effects, direct.sync);
         else effects();
-        if (appended.repeated) return {DirectOutcome::Result::done, appended};
+        if (appended.repeated || direct.messages.empty()) return {DirectOutcome::Result::done, appended};
+        const std::int64_t handled = direct.has_command ? 1 : 0;
+        bool reacts = false;
+        for (auto i = static_cast<std::size_t>(handled); i < direct.messages.size(); ++i) {
+            reacts |= group.since.contains(type_id(direct.messages[i].type, direct.messages[i].kind));
+        }
+        if (reacts && handled == 0) return {DirectOutcome::Result::done, appended};
         head = find_head(direct.stream);
         Offset* offset = &make_offset({group.id, head->id}, appended.first_position - 1);
         offset->acked = offset->highest = offset->known = appended.first_position;
-        bool reacts = false;
-        for (std::size_t i = 1; i < direct.messages.size(); ++i) {
-            reacts |= group.since.contains(type_id(direct.messages[i].type, direct.messages[i].kind));
-        }
         if (!reacts) offset->acked = offset->highest = offset->known = appended.last_position;
         offset->clean_seq = reacts ? appended.first_seq : appended.last_seq;
         offset->trouble |= offset->attempts != 0;
@@ -1444,6 +1446,7 @@ private:
             return writer_.append_apart(stream, messages, expect);
         }
         void read_stream(std::string_view stream, const StreamRange& range, const Visit& visit) override;
+        std::optional<Message> find(const Id& id) override;
         void schedule(const Scheduled& entry) override {
             const UserMode mode(writer_, false);
             check();
@@ -1480,6 +1483,8 @@ private:
                     "the transaction has been rolled back by an earlier error: nothing more can be done in it");
             }
         }
+
+        std::unique_ptr<Reading> take_reading();
 
         Writer& writer_;
         std::unique_ptr<Reading> reading_;
@@ -2349,8 +2354,11 @@ private:
         case Start::From::now: return head();
         case Start::From::position: return std::max<std::int64_t>(start.position - 1, 0);
         case Start::From::time:
+        case Start::From::ago:
             write_rows();
-            return first_at(recorded_at_, head(), start.time) - 1;
+            return first_at(recorded_at_, head(),
+                            start.from == Start::From::ago ? options_.clock() - start.before : start.time) -
+                   1;
         default: return 0;
         }
     }
@@ -3047,12 +3055,22 @@ Writer::UserTransaction::~UserTransaction() = default;
 Writer::UserTransaction::End::~End() { transaction_.reading_.reset(); }
 
 void Writer::UserTransaction::read_stream(std::string_view stream, const StreamRange& range, const Visit& visit) {
+    auto reading = take_reading();
+    reading->stream(stream, range, visit);
+    reading_ = std::move(reading);
+}
+std::optional<Message> Writer::UserTransaction::find(const Id& id) {
+    auto reading = take_reading();
+    auto message = reading->find(id);
+    reading_ = std::move(reading);
+    return message;
+}
+std::unique_ptr<Reading> Writer::UserTransaction::take_reading() {
     check();
     writer_.flush();
     auto reading = std::move(reading_);  // a visitor that reads as well gets another
     if (!reading) reading = std::make_unique<Reading>(*writer_.connection_);
-    reading->stream(stream, range, visit);
-    reading_ = std::move(reading);
+    return reading;
 }
 
 // ==== The store ================================================================
@@ -3953,7 +3971,8 @@ private:
 
     [[nodiscard]] bool outside(const StoredMessage& message) {
         if (!message.metadata) return false;
-        auto row = outside_cause_(*message.metadata);
+        const std::string cause = message.causation->to_string();
+        auto row = outside_cause_(*message.metadata, cause);
         return row.next() && row.integer(0) != 0;
     }
 
@@ -4222,7 +4241,7 @@ private:
     Statement stream_by_id_{bank_, "SELECT name FROM sourced_streams WHERE id = ?"};
     Statement message_by_id_{bank_, "SELECT position, stream, type, correlation FROM sourced_messages WHERE id = ?"};
     Statement scheduled_by_id_{bank_, "SELECT 1 FROM sourced_scheduled WHERE message_id = ?"};
-    Statement outside_cause_{bank_, "SELECT json_type(?, '$.outside_cause') IS NOT NULL"};
+    Statement outside_cause_{bank_, "SELECT json_extract(?, '$.outside_cause') IN (1, ?)"};
     Statement caused_before_{bank_,
                              "SELECT position, seq, recorded_at, type, causation FROM sourced_messages "
                              "WHERE stream = ? AND seq < ? ORDER BY seq DESC"};

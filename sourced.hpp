@@ -949,11 +949,13 @@ struct Definition {
         React call;  // empty where `serve` is written by hand
         bool wants_state = false;
         std::optional<std::vector<std::string>> produces{};  // names of commands, handlers' events too; null: unknown
-        bool wildcard = false;                               // the one for all events without a reaction of their own
+        bool wildcard = false;       // the one for all events without a reaction of their own
+        bool wants_replay = false;   // handlers: called in a replay too
     };
     std::unordered_map<std::string, CommandHandler> commands;
     std::unordered_map<std::string, Evolve> events;       // evolve; by type name, aliases included
     std::unordered_map<std::string, ReactionHandler> reactions;
+    std::optional<ReactionHandler> any_reaction;          // stands in `reactions` for every event that has no other
     std::vector<std::string> order;                       // type names in order of declaration, without doubles
     Evolve before_evolve;                                 // optional
     bool reads_envelope = false;                          // it, or an event handler, asks for the envelope
@@ -989,8 +991,36 @@ struct Definition {
 };
 
 struct Access;
+struct Declared;
 
 }  // namespace detail
+
+/// What a verb has just declared, for those who have more to say of it.
+///
+///     command([](const Order& order, const Ship&) {
+///         sourced::Events events;
+///         for (const auto& box : order.boxes) events.add(BoxShipped{box});
+///         return events;
+///     }).produces<BoxShipped>();
+class Declaration {
+public:
+    /// Names the messages that may come of it, where the return type does not. What is drawn of a program is taken from
+    /// here; nothing else depends on it.
+    template <class First, class... More>
+    void produces() const;
+
+    enum class Verb { command, reaction };
+    /// Of the verbs; `names` are the types that it was declared for.
+    Declaration(detail::Definition& definition, Verb verb, std::vector<std::string> names)
+        : definition_(&definition), verb_(verb), names_(std::move(names)) {}
+
+private:
+    SOURCED_API void do_produces(const std::vector<detail::Declared>& types) const;
+
+    detail::Definition* definition_;
+    Verb verb_;
+    std::vector<std::string> names_;  // none: the wildcard
+};
 
 /// The common base of actors, projectors, handlers and whatever else handles messages.
 class Reactor {
@@ -1104,13 +1134,27 @@ private:
 ///     return sourced::dispatch(SendEmail{address}).to("mailer").in(20s);
 ///
 /// Goes to the event's own stream, at once, unless told otherwise. It is sent when the
-/// reaction returns it, in the transaction that records the event as handled.
+/// reaction returns it, in the transaction that records the event as handled. Its metadata then says under
+/// `producer` which reactor sent it.
 class [[nodiscard]] Dispatch {
 public:
     SOURCED_API explicit Dispatch(Message command);
+    SOURCED_API explicit Dispatch(detail::Sending sending);
 
     SOURCED_API Dispatch& to(std::string_view stream) &;
     Dispatch&& to(std::string_view stream) && { return std::move(to(stream)); }
+    /// Where another message stands.
+    Dispatch& to(const Envelope& other) & { return to(std::string_view(other.stream)); }
+    Dispatch&& to(const Envelope& other) && { return std::move(to(other)); }
+    /// To a new stream each time, `<name>-<uuid>` with the name of the actor A, which has to have a default
+    /// constructor: its name is asked of one that is made for it, once.
+    template <class A>
+    Dispatch& to() &;
+    template <class A>
+    Dispatch&& to() &&;
+    /// To a new stream `<prefix>-<uuid>`.
+    SOURCED_API Dispatch& to_new(std::string_view prefix) &;
+    Dispatch&& to_new(std::string_view prefix) && { return std::move(to_new(prefix)); }
 
     /// Not before `time`. A time that has passed means at once.
     template <class Precision>
@@ -1139,9 +1183,84 @@ private:
     detail::Sending sending_;
 };
 
+/// A Dispatch that says in its type which command it sends, so that this is known without running anything.
+/// Becomes a Dispatch wherever one is wanted.
+template <class T>
+class [[nodiscard]] DispatchOf : public Dispatch {
+public:
+    explicit DispatchOf(Message command) : Dispatch(std::move(command)) {}
+
+    template <class Where>
+    DispatchOf& to(const Where& where) & {
+        Dispatch::to(where);
+        return *this;
+    }
+    template <class Where>
+    DispatchOf&& to(const Where& where) && {
+        return std::move(to(where));
+    }
+    template <class A>
+    DispatchOf& to() &;
+    template <class A>
+    DispatchOf&& to() &&;
+    DispatchOf& to_new(std::string_view prefix) & {
+        Dispatch::to_new(prefix);
+        return *this;
+    }
+    DispatchOf&& to_new(std::string_view prefix) && { return std::move(to_new(prefix)); }
+    template <class Precision>
+    DispatchOf& at(std::chrono::sys_time<Precision> time) & {
+        Dispatch::at(time);
+        return *this;
+    }
+    template <class Precision>
+    DispatchOf&& at(std::chrono::sys_time<Precision> time) && {
+        return std::move(at(time));
+    }
+    DispatchOf& in(Duration delay) & {
+        Dispatch::in(delay);
+        return *this;
+    }
+    DispatchOf&& in(Duration delay) && { return std::move(in(delay)); }
+    DispatchOf& with_metadata(const Metadata& metadata) & {
+        Dispatch::with_metadata(metadata);
+        return *this;
+    }
+    DispatchOf&& with_metadata(const Metadata& metadata) && { return std::move(with_metadata(metadata)); }
+};
+
 /// Sends a command, when a reaction returns it.
 template <class T>
-[[nodiscard]] Dispatch dispatch(const T& command);
+[[nodiscard]] DispatchOf<T> dispatch(const T& command);
+
+/// Some of the named commands, one, several or none, sent in this order.
+///
+///     reaction([](const Stay& stay, const Paid&) -> sourced::Dispatches<Confirm, Invite> {
+///         if (stay.cancelled) return {};
+///         return {sourced::dispatch(Confirm{stay.id}), sourced::dispatch(Invite{}).to("mailer").in(24h)};
+///     });
+///
+/// What Decision is for events: the type says what an event can lead to. `Dispatches<>` takes all commands.
+template <class... C>
+class [[nodiscard]] Dispatches {
+public:
+    Dispatches() = default;
+    template <class First, class... More>
+        requires std::derived_from<First, Dispatch>
+    Dispatches(First first, More... more);
+
+    /// One more. It has to be of a named type.
+    template <class D>
+    Dispatches& add(D dispatch);
+
+    [[nodiscard]] const std::vector<detail::Sending>& sendings() const& noexcept { return sendings_; }
+    [[nodiscard]] std::vector<detail::Sending> sendings() && noexcept { return std::move(sendings_); }
+
+private:
+    std::vector<detail::Sending> sendings_;
+};
+template <class... C>
+Dispatches(DispatchOf<C>...) -> Dispatches<C...>;
 
 // ---- Batches ------------------------------------------------------------------------
 
@@ -1220,7 +1339,7 @@ protected:
     /// or an optional or vector of an event. It may run again on a newer state before its outcome is stored, so it has
     /// no effects of its own.
     template <class F>
-    void command(F handler);
+    Declaration command(F handler);
 
     /// Changes the state by an event, and does nothing else: `(State&, const Event&)`.
     template <class F>
@@ -1235,14 +1354,17 @@ protected:
     template <class F>
     void before_evolve(F handler);
 
-    /// Answers an event of the actor's own stream with commands: `(const Event&)` or `(const State&, const Event&)`,
-    /// where the state is that as of the event. Returns a Dispatch, or an optional or vector of it. Not called in a
-    /// replay.
+    /// Answers an event in one of the actor's streams with commands: `(const Event&)` or `(const State&, const
+    /// Event&)`, where the state is that as of the event. Returns a Dispatch, an optional or vector of it, or
+    /// Dispatches. The event need not be one that the actor evolves. Not called in a replay.
+    ///
+    /// With `const Message&` for the event it is the reaction to every event that the actor evolves and
+    /// that has no reaction of its own, in whatever order they are declared.
     template <class F>
-    void reaction(F handler);
-    /// One handler for several events.
+    Declaration reaction(F handler);
+    /// One handler for several events: `reaction<Paid, Waived>([](const State& state, const auto& event) {...})`.
     template <class First, class... More, class F>
-    void reaction(F handler);
+    Declaration reaction(F handler);
 
     /// Writes in the transaction that stores what was decided, so exactly once: `(const State&)`, then any of
     /// `std::string_view id`, `const Batch&`, `Transaction&`, in this order. The write lock is held meanwhile.
@@ -1283,6 +1405,15 @@ protected:
     /// Called before each event: `(State&)` or `(State&, const Envelope&)`.
     template <class F>
     void before_evolve(F handler);
+
+    /// Answers an event that the projector evolves with commands, as Actor::reaction does; the state is that as of the
+    /// event. They are sent in the transaction that stores the state, so exactly once. Where the state is keyed, it
+    /// is not loaded before that transaction: there a reaction takes `(const Event&)` alone.
+    template <class F>
+    Declaration reaction(F handler);
+    /// One handler for several events.
+    template <class First, class... More, class F>
+    Declaration reaction(F handler);
 
     /// Stores the state, once after a batch of one stream: `(const State&)`, then any of `std::string_view id`, `const
     /// Batch&`, `Transaction&`, in this order. Runs in the transaction that records the batch as handled: what is
@@ -1482,6 +1613,8 @@ public:
     /// `message` is handled, and `actions` come of it, beside those it had before. Messages are handled in the
     /// order of the batch, and none is left out.
     SOURCED_API Results& add(const Message& message, Actions actions = {});
+    /// `message` is handled, and the dispatch is sent as if a reaction had returned it.
+    SOURCED_API Results& send(const Message& message, Dispatch dispatch);
     /// `message` failed: what was added before is kept, the error strategy is told `error`, the rest comes again.
     SOURCED_API Results& fail(const Message& message, std::exception_ptr error);
 
@@ -1502,6 +1635,51 @@ private:
 
     std::vector<Entry> entries_;
     std::optional<Time> retry_at_;
+};
+
+// ---- Handlers -----------------------------------------------------------------------------
+
+/// Given to a handler that asks for it: whether the message is handled again after a reset.
+struct Replay {
+    bool value = false;
+
+    explicit operator bool() const noexcept { return value; }
+};
+
+/// A reactor without state, for what follows simply from a message.
+///
+///     struct Receipts : sourced::Handler {
+///         Receipts() : Handler("receipts") {
+///             on([](const OrderPaid& paid) { return ReceiptSent{paid.order}; });
+///             on<OrderPaid, OrderRefunded>([](const auto& event, const sourced::Envelope& envelope) {
+///                 return sourced::dispatch(Book{event.amount}).to("ledger");
+///             });
+///         }
+///     };
+///
+/// One object serves all streams, and handlers are called from many threads at once. Those of a derived handler are
+/// added to those of its base.
+class Handler : public Reactor {
+protected:
+    /// `name` is durable: the group's progress is kept under it. Without one it is the name of the class.
+    SOURCED_API explicit Handler(std::string_view name = {});
+
+    /// Handles a command or an event: `(const T&)`, then any of `const Envelope&`, `const Messages&` and
+    /// `Replay`, in this order. The messages are the stream's history up to the handled one, which stands last; it is
+    /// read only when some handler asks for it.
+    ///
+    /// Returns what follows from the message: events or commands, which are appended to its stream unless
+    /// they name another; or a Dispatch or Dispatches; an optional or vector of any of these; Messages; or nothing.
+    ///
+    /// A handler that asks for Replay is called in a replay too, and what it returns then is dropped; others are
+    /// not called.
+    template <class F>
+    Declaration on(F handler);
+    /// One handler for several types.
+    template <class First, class... More, class F>
+    Declaration on(F handler);
+
+    void options(ReactorOptions options) { definition_.options = std::move(options); }
 };
 
 // ---- The interface ------------------------------------------------------------------------
@@ -1535,7 +1713,7 @@ protected:
 
     /// The commands and events it is woken by.
     template <class First, class... More>
-    void handles();
+    Declaration handles();
     /// Asks for Batch::history(). Costs reading the stream from its start for each batch.
     void wants_history() { definition_.wants_history = true; }
 
@@ -4137,11 +4315,17 @@ Declared declared() {
 // Each throws Error when the reactor has such a handler already, or when a type would be both a command and a reaction.
 SOURCED_API void name_reactor(Definition& definition, Definition::Role role, std::string_view name);
 SOURCED_API void add_type(Definition& definition, const Declared& type);
-SOURCED_API void add_command(Definition& definition, const Declared& type, Definition::Command call);
+SOURCED_API void add_command(Definition& definition, const Declared& type, Definition::CommandHandler handler);
 SOURCED_API void add_event(Definition& definition, const Declared& type, Definition::Evolve call);
-SOURCED_API void add_reaction(Definition& definition, const Declared& type, Definition::React call, bool wants_state);
+SOURCED_API void add_reaction(Definition& definition, const Declared& type, Definition::ReactionHandler handler);
+SOURCED_API void add_any_reaction(Definition& definition, Definition::ReactionHandler handler);
 SOURCED_API void add_key(Definition& definition, const Declared& type, Definition::Key call);
 SOURCED_API void only_once(const Definition& definition, bool there_already, std::string_view verb);
+
+template <class... T>
+std::vector<std::string> names_of() {
+    return {std::string(message_type<T>())...};
+}
 
 /// Ends the declaring: gives a nameless reactor the name of its class and refuses what is incomplete.
 SOURCED_API void complete(Definition& definition, const std::type_info& type);
@@ -4246,6 +4430,10 @@ struct Split<Types<S, M, E>> : Split<Types<S, M>> {
     static constexpr bool envelope = true;
 };
 
+/// Handlers that take the message itself instead of what it says.
+template <class P>
+inline constexpr bool is_any_message = std::is_same_v<std::remove_cvref_t<P>, Message>;
+
 template <class P>
 inline constexpr bool may_change = std::is_lvalue_reference_v<P> && !std::is_const_v<std::remove_reference_t<P>>;
 
@@ -4286,8 +4474,9 @@ consteval Mistake callable_mistake() {
     }
 }
 
-/// What is wrong with the parameters of `([const State&,] const Message& [, const Envelope&])`.
-template <class Self, class State, class F>
+/// What is wrong with the parameters of `([const State&,] const Message& [, const Envelope&])`. `any`: the message
+/// may be taken as it is.
+template <class Self, class State, class F, bool any = false>
 consteval Mistake parameter_mistake(Kind kind, bool changes_state, bool needs_state) {
     if constexpr (callable_mistake<Self, F>() != Mistake::none) {
         return callable_mistake<Self, F>();
@@ -4303,10 +4492,12 @@ consteval Mistake parameter_mistake(Kind kind, bool changes_state, bool needs_st
             return Mistake::no_message;
         } else if constexpr (P::size == 2 && !std::is_same_v<First, State>) {
             return Mistake::wrong_state;
-        } else if constexpr (!is_message<M>) {
+        } else if constexpr (!is_message<M> && !(any && is_any_message<M>)) {
             return Mistake::no_macro;
         } else {
-            if (message_kind<M>() != kind) return Mistake::wrong_kind;
+            if constexpr (is_message<M>) {
+                if (message_kind<M>() != kind) return Mistake::wrong_kind;
+            }
             if (P::size == 1 && needs_state) return Mistake::no_state;
             if (P::size == 2 && !changes_state && may_change<typename P::First>) return Mistake::changes_state;
             if (P::size == 2 && changes_state && !may_change<typename P::First>) return Mistake::keeps_state;
@@ -4329,18 +4520,28 @@ auto bind(Self* self, F handler) {
     }
 }
 
+/// A message as a handler wants it.
+template <class M>
+decltype(auto) payload_of(const Message& message) {
+    if constexpr (std::is_same_v<M, Message>) {
+        return (message);
+    } else {
+        return message.as<M>();
+    }
+}
+
 /// Calls `handler([state,] message [, envelope])`. The state may be null when the handler does not ask for it.
 template <class P, class F, class State>
 decltype(auto) call(const F& handler, [[maybe_unused]] State* state, const Message& message) {
     using M = std::remove_cvref_t<typename P::Message>;
     if constexpr (P::size == 2 && P::envelope) {
-        return handler(*state, message.as<M>(), static_cast<const Envelope&>(message));
+        return handler(*state, payload_of<M>(message), static_cast<const Envelope&>(message));
     } else if constexpr (P::size == 2) {
-        return handler(*state, message.as<M>());
+        return handler(*state, payload_of<M>(message));
     } else if constexpr (P::envelope) {
-        return handler(message.as<M>(), static_cast<const Envelope&>(message));
+        return handler(payload_of<M>(message), static_cast<const Envelope&>(message));
     } else {
-        return handler(message.as<M>());
+        return handler(payload_of<M>(message));
     }
 }
 
@@ -4452,12 +4653,109 @@ consteval Mistake dispatched_mistake() {
 }  // namespace detail
 
 template <class T>
-Dispatch dispatch(const T& command) {
+DispatchOf<T> dispatch(const T& command) {
     if constexpr (detail::dispatches<detail::dispatched_mistake<T>()>()) {
-        return Dispatch(Message(command));
+        return DispatchOf<T>(Message(command));
     } else {
-        return Dispatch(Message());
+        return DispatchOf<T>(Message());
     }
+}
+
+namespace detail {
+
+template <class A>
+consteval bool names_a_stream() {
+    static_assert(std::is_base_of_v<Reactor, A>, "dispatch(): to<A>() begins a stream of an actor, which A is not");
+    static_assert(!std::is_base_of_v<Reactor, A> || std::is_default_constructible_v<A>,
+                  "dispatch(): to<A>() asks an A for its name, and A has no default constructor; write "
+                  "to_new(\"name\")");
+    return std::is_base_of_v<Reactor, A> && std::is_default_constructible_v<A>;
+}
+
+template <class D>
+struct SentType {
+    using Type = void;
+};
+template <class T>
+struct SentType<DispatchOf<T>> {
+    using Type = T;
+};
+
+template <class D, class... Named>
+consteval Mistake named_dispatch_mistake() {
+    if constexpr (!std::is_base_of_v<Dispatch, D>) {
+        return Mistake::no_message;
+    } else if constexpr (sizeof...(Named) == 0) {
+        return Mistake::none;
+    } else if constexpr (std::is_void_v<typename SentType<D>::Type>) {
+        return Mistake::unreadable;
+    } else {
+        return (std::is_same_v<typename SentType<D>::Type, Named> || ...) ? Mistake::none : Mistake::returns_wrong;
+    }
+}
+
+template <Mistake mistake>
+consteval bool sends() {
+    static_assert(mistake != Mistake::no_message, "Dispatches are made of what dispatch() gives");
+    static_assert(mistake != Mistake::unreadable,
+                  "this Dispatch no longer says which command it sends, as Dispatches of named commands want it; keep "
+                  "what dispatch() gives, or use Dispatches<>");
+    static_assert(mistake != Mistake::returns_wrong, "this command is not among those that the Dispatches name");
+    return mistake == Mistake::none;
+}
+
+}  // namespace detail
+
+namespace detail {
+template <class A>
+const std::string& stream_name() {
+    static const std::string name = make_reactor<A>()->name();  // a constant of the type
+    return name;
+}
+}  // namespace detail
+
+template <class A>
+Dispatch& Dispatch::to() & {
+    if constexpr (detail::names_a_stream<A>()) to_new(detail::stream_name<A>());
+    return *this;
+}
+template <class A>
+Dispatch&& Dispatch::to() && {
+    if constexpr (detail::names_a_stream<A>()) to_new(detail::stream_name<A>());
+    return std::move(*this);
+}
+template <class T>
+template <class A>
+DispatchOf<T>& DispatchOf<T>::to() & {
+    if constexpr (detail::names_a_stream<A>()) this->to_new(detail::stream_name<A>());
+    return *this;
+}
+template <class T>
+template <class A>
+DispatchOf<T>&& DispatchOf<T>::to() && {
+    if constexpr (detail::names_a_stream<A>()) this->to_new(detail::stream_name<A>());
+    return std::move(*this);
+}
+
+template <class... C>
+template <class First, class... More>
+    requires std::derived_from<First, Dispatch>
+Dispatches<C...>::Dispatches(First first, More... more) {
+    if constexpr (detail::sends<detail::first_mistake<detail::named_dispatch_mistake<First, C...>(),
+                                                      detail::named_dispatch_mistake<More, C...>()...>()>()) {
+        sendings_.reserve(1 + sizeof...(More));
+        sendings_.push_back(std::move(first).sending());
+        (sendings_.push_back(std::move(more).sending()), ...);
+    }
+}
+
+template <class... C>
+template <class D>
+Dispatches<C...>& Dispatches<C...>::add(D dispatch) {
+    if constexpr (detail::sends<detail::named_dispatch_mistake<D, C...>()>()) {
+        sendings_.push_back(std::move(dispatch).sending());
+    }
+    return *this;
 }
 
 namespace detail {
@@ -4547,8 +4845,8 @@ consteval bool reaction_is_right() {
                   "reaction(): the handler has too many parameters; write (const State&, const Event&) and, if wanted, "
                   "const Envelope&");
     static_assert(mistake != wrong_state,
-                  "reaction(): the handler's first parameter is not the actor's State; write (const State&, const "
-                  "Event&) or (const Event&)");
+                  "reaction(): the handler's first parameter is not the State; write (const State&, const Event&) or "
+                  "(const Event&)");
     static_assert(mistake != changes_state,
                   "reaction(): the handler takes the state as State&, but only events change it; write const State&");
     static_assert(mistake != changes_message,
@@ -4556,9 +4854,11 @@ consteval bool reaction_is_right() {
     static_assert(mistake != no_macro, "reaction(): the type of the handler's event has no SOURCED_EVENT line");
     static_assert(mistake != wrong_kind, "reaction(): the handler takes a command, which is a matter of command()");
     static_assert(mistake != returns_nothing,
-                  "reaction(): the handler returns nothing; return a Dispatch, or an optional or vector of it");
+                  "reaction(): the handler returns nothing; return a Dispatch, an optional or vector of it, or "
+                  "Dispatches");
     static_assert(mistake != returns_wrong,
-                  "reaction(): the handler returns something else than a Dispatch, or an optional or vector of it");
+                  "reaction(): the handler returns something else than a Dispatch, an optional or vector of it, or "
+                  "Dispatches");
     static_assert(mistake != wrong_parameter,
                   "reaction(): the handler cannot be called with (const State&, const Event&) or (const Event&) for "
                   "one of the listed types");
@@ -4630,6 +4930,7 @@ struct DecidedFrom {
         }
     }
     static void types(Definition& definition) { add_type(definition, declared<R>()); }
+    static std::optional<std::vector<std::string>> produces() { return names_of<R>(); }
     static Decided decided(const R& event) {
         Decided decided;
         decided.events.emplace_back(event);
@@ -4658,12 +4959,14 @@ template <>
 struct DecidedFrom<Events> {
     static consteval Mistake mistake() { return Mistake::none; }
     static void types(Definition&) {}
+    static std::optional<std::vector<std::string>> produces() { return std::nullopt; }
     static Decided decided(Events events) { return {std::move(events).messages(), std::nullopt}; }
 };
 template <class... E>
 struct DecidedFrom<Decision<E...>> {
     static consteval Mistake mistake() { return Mistake::none; }
     static void types(Definition& definition) { (add_type(definition, declared<E>()), ...); }
+    static std::optional<std::vector<std::string>> produces() { return names_of<E...>(); }
     static Decided decided(Decision<E...> decision) { return std::move(decision).decided(); }
 };
 
@@ -4687,21 +4990,65 @@ consteval Mistake event_mistake() {
     }
 }
 
+/// What may come out of a reaction, made sendings.
 template <class R>
-consteval Mistake reaction_return_mistake() {
-    if (std::is_void_v<R>) return Mistake::returns_nothing;
-    using D = Dispatch;
-    const bool right = std::is_same_v<R, D> || std::is_same_v<R, std::optional<D>> || std::is_same_v<R, std::vector<D>>;
-    return right ? Mistake::none : Mistake::returns_wrong;
+struct SentFrom {
+    static consteval Mistake mistake() { return std::is_void_v<R> ? Mistake::returns_nothing : Mistake::returns_wrong; }
+};
+template <>
+struct SentFrom<Dispatch> {
+    static consteval Mistake mistake() { return Mistake::none; }
+    static void types(Definition&) {}
+    static std::optional<std::vector<std::string>> produces() { return std::nullopt; }
+    static void send(std::vector<Sending>& list, Dispatch dispatch) { list.push_back(std::move(dispatch).sending()); }
+};
+template <class T>
+struct SentFrom<DispatchOf<T>> : SentFrom<Dispatch> {};  // dispatch() has said what is wrong with T
+template <is_message T>
+struct SentFrom<DispatchOf<T>> : SentFrom<Dispatch> {
+    static void types(Definition& definition) { add_type(definition, declared<T>()); }
+    static std::optional<std::vector<std::string>> produces() { return names_of<T>(); }
+};
+template <class... C>
+struct SentFrom<Dispatches<C...>> {
+    static consteval Mistake mistake() { return Mistake::none; }
+    static void types(Definition& definition) { (add_type(definition, declared<C>()), ...); }
+    static std::optional<std::vector<std::string>> produces() {
+        if constexpr (sizeof...(C) == 0) return std::nullopt;
+        else return names_of<C...>();
+    }
+    static void send(std::vector<Sending>& list, Dispatches<C...> dispatches) {
+        auto sendings = std::move(dispatches).sendings();
+        list.insert(list.end(), std::make_move_iterator(sendings.begin()), std::make_move_iterator(sendings.end()));
+    }
+};
+template <class R>
+struct SentFrom<std::optional<R>> : SentFrom<R> {
+    static void send(std::vector<Sending>& list, std::optional<R> sent) {
+        if (sent) SentFrom<R>::send(list, *std::move(sent));
+    }
+};
+template <class R>
+struct SentFrom<std::vector<R>> : SentFrom<R> {
+    static void send(std::vector<Sending>& list, std::vector<R> sent) {
+        for (auto& each : sent) SentFrom<R>::send(list, std::move(each));
+    }
+};
+
+template <class From, class R>
+std::vector<Sending> sendings(R returned) {
+    std::vector<Sending> list;
+    From::send(list, std::move(returned));
+    return list;
 }
 
 template <class Self, class State, class F>
 consteval Mistake reaction_mistake() {
-    constexpr auto mistake = parameter_mistake<Self, State, F>(Kind::event, false, false);
+    constexpr auto mistake = parameter_mistake<Self, State, F, true>(Kind::event, false, false);
     if constexpr (mistake != Mistake::none) {
         return mistake;
     } else {
-        return reaction_return_mistake<std::remove_cvref_t<typename Signature<F>::Return>>();
+        return SentFrom<std::remove_cvref_t<typename Signature<F>::Return>>::mistake();
     }
 }
 
@@ -4724,24 +5071,53 @@ consteval Mistake listed_event_mistake() {
     }
 }
 
+/// What a handler of listed types is given for T: what it says, or the message as it is.
+template <class F, class T>
+struct ListedPayload {
+    using Type = T;
+};
+template <class F, class T>
+requires(Signature<F>::readable&& is_any_message<typename Split<typename Signature<F>::Parameters>::Message>)
+struct ListedPayload<F, T> {
+    using Type = Message;
+};
+
+/// How a reaction to listed types is called for one of them.
+template <class State, class T, class F>
+struct ListedReaction {
+    using E = typename ListedPayload<F, T>::Type;
+    static constexpr bool state_and_envelope = std::is_invocable_v<const F&, const State&, const E&, const Envelope&>;
+    static constexpr bool state_only = std::is_invocable_v<const F&, const State&, const E&>;
+    static constexpr bool envelope_only = std::is_invocable_v<const F&, const E&, const Envelope&>;
+    static constexpr bool callable =
+        state_and_envelope || state_only || envelope_only || std::is_invocable_v<const F&, const E&>;
+    static constexpr bool wants_state = state_and_envelope || state_only;
+
+    static decltype(auto) call(const F& handler, [[maybe_unused]] const State* state, const Message& message) {
+        if constexpr (state_and_envelope) {
+            return handler(*state, payload_of<E>(message), static_cast<const Envelope&>(message));
+        } else if constexpr (state_only) {
+            return handler(*state, payload_of<E>(message));
+        } else if constexpr (envelope_only) {
+            return handler(payload_of<E>(message), static_cast<const Envelope&>(message));
+        } else {
+            return handler(payload_of<E>(message));
+        }
+    }
+};
+
 template <class State, class E, class F>
 consteval Mistake listed_reaction_mistake() {
     if constexpr (!is_message<E>) {
         return Mistake::no_macro;
     } else if constexpr (message_kind<E>() != Kind::event) {
         return Mistake::wrong_kind;
-    } else if constexpr (std::is_invocable_v<const F&, const State&, const E&, const Envelope&>) {
-        return reaction_return_mistake<
-            std::remove_cvref_t<std::invoke_result_t<const F&, const State&, const E&, const Envelope&>>>();
-    } else if constexpr (std::is_invocable_v<const F&, const State&, const E&>) {
-        return reaction_return_mistake<std::remove_cvref_t<std::invoke_result_t<const F&, const State&, const E&>>>();
-    } else if constexpr (std::is_invocable_v<const F&, const E&, const Envelope&>) {
-        return reaction_return_mistake<
-            std::remove_cvref_t<std::invoke_result_t<const F&, const E&, const Envelope&>>>();
-    } else if constexpr (std::is_invocable_v<const F&, const E&>) {
-        return reaction_return_mistake<std::remove_cvref_t<std::invoke_result_t<const F&, const E&>>>();
-    } else {
+    } else if constexpr (!ListedReaction<State, E, F>::callable) {
         return Mistake::wrong_parameter;
+    } else {
+        using R = decltype(ListedReaction<State, E, F>::call(std::declval<const F&>(), nullptr,
+                                                             std::declval<const Message&>()));
+        return SentFrom<std::remove_cvref_t<R>>::mistake();
     }
 }
 
@@ -4855,14 +5231,15 @@ void declare_event(Self* self, Definition& definition, F handler) {
               });
 }
 
-template <class State, class E, class F>
+template <class State, class T, class F>
 void declare_listed_event(Definition& definition, const F& handler) {
+    using E = typename ListedPayload<F, T>::Type;
     definition.reads_envelope |= std::is_invocable_v<const F&, State&, const E&, const Envelope&>;
-    add_event(definition, declared<E>(), [handler](void* state, const Message& message) {
+    add_event(definition, declared<T>(), [handler](void* state, const Message& message) {
         if constexpr (std::is_invocable_v<const F&, State&, const E&, const Envelope&>) {
-            handler(*static_cast<State*>(state), message.as<E>(), static_cast<const Envelope&>(message));
+            handler(*static_cast<State*>(state), payload_of<E>(message), static_cast<const Envelope&>(message));
         } else {
-            handler(*static_cast<State*>(state), message.as<E>());
+            handler(*static_cast<State*>(state), payload_of<E>(message));
         }
     });
 }
@@ -4928,19 +5305,65 @@ void declare_sync(Self* self, Definition& definition, F handler) {
     };
 }
 
-[[nodiscard]] inline std::vector<Sending> sendings(Dispatch dispatch) {
-    std::vector<Sending> list;
-    list.push_back(std::move(dispatch).sending());
-    return list;
+template <class State, class Self, class F>
+Declaration declare_reaction(Self* self, Definition& definition, F handler) {
+    using P = Split<typename Signature<F>::Parameters>;
+    using E = std::remove_cvref_t<typename P::Message>;
+    using From = SentFrom<std::remove_cvref_t<typename Signature<F>::Return>>;
+    Definition::ReactionHandler reaction;
+    reaction.call = [handler = bind(self, std::move(handler))](const void* state, const Message& message) {
+        return sendings<From>(call<P>(handler, static_cast<const State*>(state), message));
+    };
+    reaction.wants_state = P::size == 2;
+    reaction.produces = From::produces();
+    From::types(definition);
+    if constexpr (is_any_message<E>) {
+        add_any_reaction(definition, std::move(reaction));
+        return {definition, Declaration::Verb::reaction, {}};
+    } else {
+        add_reaction(definition, declared<E>(), std::move(reaction));
+        return {definition, Declaration::Verb::reaction, names_of<E>()};
+    }
 }
-[[nodiscard]] inline std::vector<Sending> sendings(std::optional<Dispatch> dispatch) {
-    return dispatch ? sendings(*std::move(dispatch)) : std::vector<Sending>();
+
+template <class State, class E, class F>
+void declare_listed_reaction(Definition& definition, const F& handler) {
+    using Listed = ListedReaction<State, E, F>;
+    using R = decltype(Listed::call(handler, nullptr, std::declval<const Message&>()));
+    using From = SentFrom<std::remove_cvref_t<R>>;
+    Definition::ReactionHandler reaction;
+    reaction.call = [handler](const void* state, const Message& message) {
+        return sendings<From>(Listed::call(handler, static_cast<const State*>(state), message));
+    };
+    reaction.wants_state = Listed::wants_state;
+    reaction.produces = From::produces();
+    From::types(definition);
+    add_reaction(definition, declared<E>(), std::move(reaction));
 }
-[[nodiscard]] SOURCED_API std::vector<Sending> sendings(std::vector<Dispatch> dispatches);
+
+template <class State, class F, class... E>
+Declaration declare_listed_reactions(Definition& definition, const F& handler) {
+    (declare_listed_reaction<State, E>(definition, handler), ...);
+    return {definition, Declaration::Verb::reaction, names_of<E...>()};
+}
+
+template <class T>
+consteval bool is_produced() {
+    constexpr bool right = is_message<T>;
+    static_assert(right, "produces(): a type has no SOURCED_COMMAND or SOURCED_EVENT line");
+    return right;
+}
 
 }  // namespace detail
 
 // ---- The verbs ----------------------------------------------------------------------------
+
+template <class First, class... More>
+void Declaration::produces() const {
+    if constexpr (detail::is_produced<First>() && (detail::is_produced<More>() && ...)) {
+        do_produces({detail::declared<First>(), detail::declared<More>()...});
+    }
+}
 
 template <class T>
 Actor<T>::Actor(std::string_view name) {
@@ -4970,17 +5393,21 @@ void Actor<T>::state(F handler) {
 
 template <class T>
 template <class F>
-void Actor<T>::command(F handler) {
+Declaration Actor<T>::command(F handler) {
     if constexpr (detail::command_is_right<detail::command_mistake<Actor, T, F>()>()) {
         using P = detail::Split<typename detail::Signature<F>::Parameters>;
         using C = std::remove_cvref_t<typename P::Message>;
         using From = detail::DecidedFrom<std::remove_cvref_t<typename detail::Signature<F>::Return>>;
         detail::add_command(
             definition_, detail::declared<C>(),
-            [handler = detail::bind(this, std::move(handler))](const void* state, const Message& message) {
-                return From::decided(detail::call<P>(handler, static_cast<const T*>(state), message));
-            });
+            {[handler = detail::bind(this, std::move(handler))](const void* state, const Message& message) {
+                 return From::decided(detail::call<P>(handler, static_cast<const T*>(state), message));
+             },
+             From::produces()});
         From::types(definition_);
+        return {definition_, Declaration::Verb::command, detail::names_of<C>()};
+    } else {
+        return {definition_, Declaration::Verb::command, {}};
     }
 }
 
@@ -5022,52 +5449,23 @@ void Actor<T>::before_evolve(F handler) {
 
 template <class T>
 template <class F>
-void Actor<T>::reaction(F handler) {
+Declaration Actor<T>::reaction(F handler) {
     if constexpr (detail::reaction_is_right<detail::reaction_mistake<Actor, T, F>()>()) {
-        using P = detail::Split<typename detail::Signature<F>::Parameters>;
-        using E = std::remove_cvref_t<typename P::Message>;
-        detail::add_reaction(
-            definition_, detail::declared<E>(),
-            [handler = detail::bind(this, std::move(handler))](const void* state, const Message& message) {
-                return detail::sendings(detail::call<P>(handler, static_cast<const T*>(state), message));
-            },
-            P::size == 2);
+        return detail::declare_reaction<T>(this, definition_, std::move(handler));
+    } else {
+        return {definition_, Declaration::Verb::reaction, {}};
     }
 }
 
-namespace detail {
-
-template <class State, class E, class F>
-void declare_listed_reaction(Definition& definition, const F& handler) {
-    constexpr bool state_and_envelope = std::is_invocable_v<const F&, const State&, const E&, const Envelope&>;
-    constexpr bool state_only = std::is_invocable_v<const F&, const State&, const E&>;
-    add_reaction(
-        definition, declared<E>(),
-        [handler]([[maybe_unused]] const void* state, const Message& message) {
-            if constexpr (state_and_envelope) {
-                return sendings(
-                    handler(*static_cast<const State*>(state), message.as<E>(), static_cast<const Envelope&>(message)));
-            } else if constexpr (state_only) {
-                return sendings(handler(*static_cast<const State*>(state), message.as<E>()));
-            } else if constexpr (std::is_invocable_v<const F&, const E&, const Envelope&>) {
-                return sendings(handler(message.as<E>(), static_cast<const Envelope&>(message)));
-            } else {
-                return sendings(handler(message.as<E>()));
-            }
-        },
-        state_and_envelope || state_only);
-}
-
-}  // namespace detail
-
 template <class T>
 template <class First, class... More, class F>
-void Actor<T>::reaction(F handler) {
+Declaration Actor<T>::reaction(F handler) {
     if constexpr (detail::reaction_is_right<
                       detail::first_mistake<detail::listed_reaction_mistake<T, First, F>(),
                                             detail::listed_reaction_mistake<T, More, F>()...>()>()) {
-        detail::declare_listed_reaction<T, First>(definition_, handler);
-        (detail::declare_listed_reaction<T, More>(definition_, handler), ...);
+        return detail::declare_listed_reactions<T, F, First, More...>(definition_, handler);
+    } else {
+        return {definition_, Declaration::Verb::reaction, {}};
     }
 }
 
@@ -5259,6 +5657,28 @@ void ProjectorBase<T>::before_evolve(F handler) {
 
 template <class T>
 template <class F>
+Declaration ProjectorBase<T>::reaction(F handler) {
+    if constexpr (detail::reaction_is_right<detail::reaction_mistake<ProjectorBase, T, F>()>()) {
+        return detail::declare_reaction<T>(this, definition_, std::move(handler));
+    } else {
+        return {definition_, Declaration::Verb::reaction, {}};
+    }
+}
+
+template <class T>
+template <class First, class... More, class F>
+Declaration ProjectorBase<T>::reaction(F handler) {
+    if constexpr (detail::reaction_is_right<
+                      detail::first_mistake<detail::listed_reaction_mistake<T, First, F>(),
+                                            detail::listed_reaction_mistake<T, More, F>()...>()>()) {
+        return detail::declare_listed_reactions<T, F, First, More...>(definition_, handler);
+    } else {
+        return {definition_, Declaration::Verb::reaction, {}};
+    }
+}
+
+template <class T>
+template <class F>
 void ProjectorBase<T>::sync(F handler) {
     if constexpr (detail::sync_is_right<detail::sync_mistake<ProjectorBase, T, F>()>()) {
         detail::declare_sync<T>(this, definition_, std::move(handler));
@@ -5402,19 +5822,254 @@ namespace sourced {
 
 namespace detail {
 
+/// What a handler is given beside the message.
+struct Beside {
+    const Messages* history = nullptr;
+    bool replay = false;
+};
+
+/// What may come out of a handler: more than out of a reaction.
+template <class R>
+struct AnswerFrom : SentFrom<R> {};
+template <>
+struct AnswerFrom<void> {
+    static consteval Mistake mistake() { return Mistake::none; }
+    static void types(Definition&) {}
+    static std::optional<std::vector<std::string>> produces() { return std::vector<std::string>(); }
+};
+template <>
+struct AnswerFrom<Message> {
+    static consteval Mistake mistake() { return Mistake::none; }
+    static void types(Definition&) {}
+    static std::optional<std::vector<std::string>> produces() { return std::nullopt; }
+    static void send(std::vector<Sending>& list, Message message) {
+        auto& sending = list.emplace_back();
+        sending.to = message.stream;
+        sending.message = std::move(message);
+    }
+};
+template <is_message T>
+struct AnswerFrom<T> : AnswerFrom<Message> {
+    static void types(Definition& definition) { add_type(definition, declared<T>()); }
+    static std::optional<std::vector<std::string>> produces() { return names_of<T>(); }
+};
+template <class R>
+struct AnswerFrom<std::optional<R>> : AnswerFrom<R> {
+    static void send(std::vector<Sending>& list, std::optional<R> answer) {
+        if (answer) AnswerFrom<R>::send(list, *std::move(answer));
+    }
+};
+template <class R>
+struct AnswerFrom<std::vector<R>> : AnswerFrom<R> {
+    static void send(std::vector<Sending>& list, std::vector<R> answers) {
+        for (auto& each : answers) AnswerFrom<R>::send(list, std::move(each));
+    }
+};
+
+/// One of the ways in which a handler may be called.
+template <class... P>
+struct Way {
+    static constexpr bool wants_history = (std::is_same_v<P, const Messages&> || ...);
+    static constexpr bool wants_replay = (std::is_same_v<P, Replay> || ...);
+
+    template <class F, class M>
+    static constexpr bool fits = std::is_invocable_v<const F&, const M&, P...>;
+    template <class F, class M>
+    static decltype(auto) call(const F& handler, const M& payload, const Message& message, const Beside& beside) {
+        return handler(payload, give<P>(message, beside)...);
+    }
+
+private:
+    template <class Q>
+    static Q give([[maybe_unused]] const Message& message, [[maybe_unused]] const Beside& beside) {
+        if constexpr (std::is_same_v<Q, Replay>) {
+            return Replay{beside.replay};
+        } else if constexpr (std::is_same_v<Q, const Messages&>) {
+            return *beside.history;
+        } else {
+            return message;
+        }
+    }
+};
+
+/// The way that a handler's parameters behind the message spell; void when they spell none.
+template <class P>
+inline constexpr int beside_place = may_change<P>                                     ? 0
+                                    : std::is_same_v<std::remove_cvref_t<P>, Envelope> ? 1
+                                    : std::is_same_v<std::remove_cvref_t<P>, Messages> ? 2
+                                    : std::is_same_v<std::remove_cvref_t<P>, Replay>   ? 3
+                                                                                       : 0;
+template <class P>
+using BesideGiven = std::tuple_element_t<beside_place<P>, std::tuple<void*, const Envelope&, const Messages&, Replay>>;
+template <class... P>
+consteval bool spells_way() {
+    [[maybe_unused]] int last = 0;
+    return ((beside_place<P> > std::exchange(last, beside_place<P>)) && ...);
+}
+template <class List>
+struct SpelledWay {
+    using type = void;
+};
+template <class M, class... P>
+requires(spells_way<P...>()) struct SpelledWay<Types<M, P...>> {
+    using type = Way<BesideGiven<P>...>;
+};
+
+/// The first of the ways in which a generic handler can be called; void when there is none.
+template <class F, class M, class... Ways>
+struct FirstWay {
+    using type = void;
+};
+template <class F, class M, class W, class... More>
+struct FirstWay<F, M, W, More...>
+    : std::conditional_t<W::template fits<F, M>, std::type_identity<W>, FirstWay<F, M, More...>> {};
+
+template <class F, class M>
+struct WayOf : FirstWay<F, M, Way<>, Way<const Envelope&>, Way<const Messages&>, Way<Replay>,
+                        Way<const Envelope&, const Messages&>, Way<const Envelope&, Replay>,
+                        Way<const Messages&, Replay>, Way<const Envelope&, const Messages&, Replay>> {};
+template <class F, class M>
+requires(Signature<F>::readable) struct WayOf<F, M> : SpelledWay<typename Signature<F>::Parameters> {};
+
+template <Mistake mistake>
+consteval bool on_is_right() {
+    using enum Mistake;
+    static_assert(mistake != unreadable,
+                  "on(): the handler's parameters cannot be read; name the message's type instead of auto, or list the "
+                  "types: on<A, B>(...)");
+    static_assert(mistake != changes_itself,
+                  "on(): the handler may change itself (mutable, or a member function without const); it is called "
+                  "from many threads");
+    static_assert(mistake != foreign, "on(): the handler is a member function of another class");
+    static_assert(mistake != no_message, "on(): the handler has no message among its parameters; write (const Event&)");
+    static_assert(mistake != changes_message,
+                  "on(): the handler takes the message by a reference that could change it; write const Event&");
+    static_assert(mistake != no_macro,
+                  "on(): the type of the handler's message has no SOURCED_EVENT or SOURCED_COMMAND line");
+    static_assert(mistake != wrong_parameter,
+                  "on(): after the message the handler takes something else than const Envelope&, const Messages& and "
+                  "Replay, in this order");
+    static_assert(mistake != returns_wrong,
+                  "on(): the handler returns something that is neither a message nor a Dispatch, nor an optional or "
+                  "vector of these");
+    return mistake == none;
+}
+
+template <class List>
+struct FirstOf {
+    using Type = void;
+};
+template <class First, class... More>
+struct FirstOf<Types<First, More...>> {
+    using Type = First;
+};
+
+template <class Self, class F>
+consteval Mistake on_mistake() {
+    if constexpr (callable_mistake<Self, F>() != Mistake::none) {
+        return callable_mistake<Self, F>();
+    } else {
+        using First = typename FirstOf<typename Signature<F>::Parameters>::Type;
+        using M = std::remove_cvref_t<First>;
+        if constexpr (std::is_void_v<First> || beside_place<First> != 0) {
+            return Mistake::no_message;
+        } else if constexpr (!is_message<M>) {
+            return Mistake::no_macro;
+        } else if constexpr (may_change<First>) {
+            return Mistake::changes_message;
+        } else if constexpr (std::is_void_v<typename WayOf<F, M>::type>) {
+            return Mistake::wrong_parameter;
+        } else {
+            return AnswerFrom<std::remove_cvref_t<typename Signature<F>::Return>>::mistake();
+        }
+    }
+}
+
+template <class W, class F, class M>
+using AnswerOf =
+    std::remove_cvref_t<decltype(W::call(std::declval<const F&>(), std::declval<const M&>(),
+                                         std::declval<const Message&>(), std::declval<const Beside&>()))>;
+
+template <class F, class T>
+consteval Mistake listed_on_mistake() {
+    if constexpr (!is_message<T>) {
+        return Mistake::no_macro;
+    } else {
+        using M = typename ListedPayload<F, T>::Type;
+        if constexpr (std::is_void_v<typename WayOf<F, M>::type>) {
+            return Mistake::wrong_parameter;
+        } else if constexpr (!WayOf<F, M>::type::template fits<F, M>) {
+            return Mistake::wrong_parameter;
+        } else {
+            return AnswerFrom<AnswerOf<typename WayOf<F, M>::type, F, M>>::mistake();
+        }
+    }
+}
+
+/// `handler` is bound; F is what it was before.
+template <class F, class T, class M, class Bound>
+void declare_on(Definition& definition, const Bound& handler) {
+    using W = typename WayOf<F, M>::type;
+    using R = AnswerOf<W, Bound, M>;
+    Definition::ReactionHandler reaction;
+    reaction.call = [handler](const void* beside, const Message& message) {
+        const auto call = [&]() -> decltype(auto) {
+            return W::call(handler, payload_of<M>(message), message, *static_cast<const Beside*>(beside));
+        };
+        if constexpr (std::is_void_v<R>) {
+            call();
+            return std::vector<Sending>();
+        } else {
+            return sendings<AnswerFrom<R>>(R(call()));
+        }
+    };
+    reaction.wants_replay = W::wants_replay;
+    reaction.produces = AnswerFrom<R>::produces();
+    definition.wants_history |= W::wants_history;
+    AnswerFrom<R>::types(definition);
+    add_reaction(definition, declared<T>(), std::move(reaction));
+}
+
 template <class T>
 consteval bool is_handled() {
-    static_assert(is_message<T>, "handles(): a type has no SOURCED_COMMAND or SOURCED_EVENT line");
-    return is_message<T>;
+    constexpr bool right = is_message<T>;
+    static_assert(right, "handles(): a type has no SOURCED_COMMAND or SOURCED_EVENT line");
+    return right;
 }
 
 }  // namespace detail
 
+template <class F>
+Declaration Handler::on(F handler) {
+    if constexpr (detail::on_is_right<detail::on_mistake<Handler, F>()>()) {
+        using M = std::remove_cvref_t<typename detail::FirstOf<typename detail::Signature<F>::Parameters>::Type>;
+        detail::declare_on<F, M, M>(definition_, detail::bind(this, std::move(handler)));
+        return {definition_, Declaration::Verb::reaction, detail::names_of<M>()};
+    } else {
+        return {definition_, Declaration::Verb::reaction, {}};
+    }
+}
+
+template <class First, class... More, class F>
+Declaration Handler::on(F handler) {
+    if constexpr (detail::on_is_right<detail::first_mistake<detail::listed_on_mistake<F, First>(),
+                                                            detail::listed_on_mistake<F, More>()...>()>()) {
+        detail::declare_on<F, First, typename detail::ListedPayload<F, First>::Type>(definition_, handler);
+        (detail::declare_on<F, More, typename detail::ListedPayload<F, More>::Type>(definition_, handler), ...);
+        return {definition_, Declaration::Verb::reaction, detail::names_of<First, More...>()};
+    } else {
+        return {definition_, Declaration::Verb::reaction, {}};
+    }
+}
+
 template <class First, class... More>
-void BatchReactor::handles() {
+Declaration BatchReactor::handles() {
     if constexpr (detail::is_handled<First>() && (detail::is_handled<More>() && ...)) {
-        detail::add_reaction(definition_, detail::declared<First>(), {}, false);
-        (detail::add_reaction(definition_, detail::declared<More>(), {}, false), ...);
+        detail::add_reaction(definition_, detail::declared<First>(), {});
+        (detail::add_reaction(definition_, detail::declared<More>(), {}), ...);
+        return {definition_, Declaration::Verb::reaction, detail::names_of<First, More...>()};
+    } else {
+        return {definition_, Declaration::Verb::reaction, {}};
     }
 }
 
@@ -5645,7 +6300,7 @@ Workflow<In, Out, Awaited...>::Workflow(std::string_view name) : WorkflowBase(na
     using detail::Mistake;
     if constexpr (detail::awaits<
                       detail::first_mistake<Mistake::none, detail::awaited_mistake<Awaited>()...>()>()) {
-        (detail::add_reaction(definition_, detail::declared<Awaited>(), {}, false), ...);
+        (detail::add_reaction(definition_, detail::declared<Awaited>(), {}), ...);
     }
 }
 
@@ -8062,6 +8717,16 @@ void add_handler(Definition& definition, Handlers& handlers, const Declared& typ
     add_type(definition, type);
 }
 
+/// Has the wildcard stand for every event that has no reaction of its own.
+void spread_any_reaction(Definition& definition) {
+    if (!definition.any_reaction) return;
+    for (const auto& [name, evolve] : definition.events) {
+        if (definition.commands.contains(name)) continue;
+        const auto [place, fresh] = definition.reactions.emplace(name, *definition.any_reaction);
+        if (!fresh && place->second.wildcard) place->second = *definition.any_reaction;
+    }
+}
+
 std::string demangled(const std::type_info& type) {
     int status = 0;
     const std::unique_ptr<char, void (*)(void*)> text(abi::__cxa_demangle(type.name(), nullptr, nullptr, &status),
@@ -8092,19 +8757,31 @@ void name_reactor(Definition& definition, Definition::Role role, std::string_vie
 
 void add_type(Definition& definition, const Declared& type) { definition.registrations.emplace_back(type.add); }
 
-void add_command(Definition& definition, const Declared& type, Definition::Command call) {
+void add_command(Definition& definition, const Declared& type, Definition::CommandHandler handler) {
     refuse_both(definition, definition.reactions, type);
-    add_handler(definition, definition.commands, type, "command", Definition::CommandHandler{std::move(call)});
+    add_handler(definition, definition.commands, type, "command", handler);
 }
 
 void add_event(Definition& definition, const Declared& type, Definition::Evolve call) {
     add_handler(definition, definition.events, type, "event", std::move(call));
+    spread_any_reaction(definition);
 }
 
-void add_reaction(Definition& definition, const Declared& type, Definition::React call, bool wants_state) {
+void add_reaction(Definition& definition, const Declared& type, Definition::ReactionHandler handler) {
     refuse_both(definition, definition.commands, type);
-    add_handler(definition, definition.reactions, type, "reaction",
-                Definition::ReactionHandler{std::move(call), wants_state});
+    std::erase_if(definition.reactions, [&](const auto& entry) {
+        return entry.second.wildcard && (entry.first == type.name || std::find(type.aliases.begin(), type.aliases.end(),
+                                                                               entry.first) != type.aliases.end());
+    });
+    const bool reacts = definition.role != Definition::Role::reactor;
+    add_handler(definition, definition.reactions, type, reacts ? "reaction" : "message", handler);
+}
+
+void add_any_reaction(Definition& definition, Definition::ReactionHandler handler) {
+    only_once(definition, definition.any_reaction.has_value(), "reaction(const Message&)");
+    handler.wildcard = true;
+    definition.any_reaction = std::move(handler);
+    spread_any_reaction(definition);
 }
 
 void add_key(Definition& definition, const Declared& type, Definition::Key call) {
@@ -8127,6 +8804,17 @@ void complete(Definition& definition, const std::type_info& type) {
         throw Error(called(definition) + " has no run() handler");
     if (!definition.commands.empty()) {
         definition.registrations.emplace_back([](Registry& registry) { registry.add<Refused>(); });
+    }
+    if (definition.role == Definition::Role::projector) {
+        for (const auto& [name, reaction] : definition.reactions) {
+            if (!definition.events.contains(name)) {
+                throw Error(called(definition) + " reacts to '" + name + "', but has no event handler for it");
+            }
+            if (!definition.keys.empty() && reaction.wants_state) {
+                throw Error(called(definition) + " is keyed, so its state is not at hand where it reacts to '" + name +
+                            "': write (const Event&)");
+            }
+        }
     }
     if (!definition.keys.empty()) {
         for (const auto& [name, call] : definition.events) {
@@ -8175,13 +8863,41 @@ Decided decide(const Definition& definition, const void* state, const Message& c
 
 namespace sourced {
 
+void Declaration::do_produces(const std::vector<detail::Declared>& types) const {
+    const auto add = [&](std::optional<std::vector<std::string>>& produces) {
+        if (!produces) produces.emplace();
+        for (const auto& type : types) {
+            if (std::find(produces->begin(), produces->end(), type.name) == produces->end()) {
+                produces->push_back(type.name);
+            }
+        }
+    };
+    for (const auto& type : types) detail::add_type(*definition_, type);
+    if (names_.empty()) {
+        add(definition_->any_reaction->produces);
+        detail::spread_any_reaction(*definition_);
+    }
+    for (const auto& name : names_) {
+        if (verb_ == Verb::command) add(definition_->commands.at(name).produces);
+        else add(definition_->reactions.at(name).produces);
+    }
+}
+
 Refusal refuse(std::string_view reason) { return Refusal{std::string(reason)}; }
 
 Dispatch::Dispatch(Message command) { sending_.message = std::move(command); }
+Dispatch::Dispatch(detail::Sending sending) : sending_(std::move(sending)) {}
 
 Dispatch& Dispatch::to(std::string_view stream) & {
     if (stream.empty()) throw Invalid("dispatch '" + sending_.message.type + "': the stream it goes to has no name");
     sending_.to = stream;
+    sending_.fresh = false;
+    return *this;
+}
+
+Dispatch& Dispatch::to_new(std::string_view prefix) & {
+    to(prefix);
+    sending_.fresh = true;
     return *this;
 }
 
@@ -8208,13 +8924,6 @@ namespace detail {
 void no_reader(std::string_view id) {
     throw Error("load the state of '" + std::string(id) +
                 "': its state handler asks for a Reader, and there is no file to read");
-}
-
-std::vector<Sending> sendings(std::vector<Dispatch> dispatches) {
-    std::vector<Sending> list;
-    list.reserve(dispatches.size());
-    for (auto& dispatch : dispatches) list.push_back(std::move(dispatch).sending());
-    return list;
 }
 
 }  // namespace detail
@@ -8311,6 +9020,46 @@ Results& Results::add(const Message& message, Actions actions) {
 Results& Results::fail(const Message& message, std::exception_ptr error) {
     entry(message).error = std::move(error);
     return *this;
+}
+
+Results& Results::send(const Message& message, Dispatch dispatch) {
+    entry(message).sendings.push_back(std::move(dispatch).sending());
+    return *this;
+}
+
+namespace {
+
+/// What handlers make of a batch, one message after the other.
+Results answers(const detail::Definition& definition, const Batch& batch) {
+    Results results;
+    Messages grown;  // the history as each message sees it
+    for (const auto& each : batch) {
+        const auto& handler = definition.reactions.at(each->type);
+        results.add(*each);
+        if (each.replay && !handler.wants_replay) continue;
+        try {
+            detail::Beside beside{nullptr, each.replay};
+            if (definition.wants_history) {
+                const Messages& history = batch.history();
+                while (batch.size() > 1 && grown.size() < history.size() && history[grown.size()].seq <= each->seq) {
+                    grown.push_back(history[grown.size()]);
+                }
+                beside.history = batch.size() > 1 ? &grown : &history;
+            }
+            for (auto& sending : handler.call(&beside, *each)) results.send(*each, Dispatch(std::move(sending)));
+        } catch (...) {
+            results.fail(*each, std::current_exception());
+            break;
+        }
+    }
+    return results;
+}
+
+}  // namespace
+
+Handler::Handler(std::string_view name) {
+    detail::name_reactor(definition_, detail::Definition::Role::reactor, name);
+    definition_.serve = [this](const Batch& batch) { return answers(definition_, batch); };
 }
 
 BatchReactor::BatchReactor(std::string_view name) {
@@ -8919,7 +9668,7 @@ WorkflowBase::WorkflowBase(std::string_view name) {
     definition_.claim_count = 1;
     definition_.concerns = [prefix = stream_of({})](std::string_view stream) { return stream.starts_with(prefix); };
     const auto wakes = [this](std::string type) {
-        detail::add_reaction(definition_, {std::move(type), {}, [](Registry&) {}}, {}, false);
+        detail::add_reaction(definition_, {std::move(type), {}, [](Registry&) {}}, {});
     };
     wakes(detail::record::waking<detail::record::Started>(definition_.name));
     wakes(detail::record::waking<detail::record::StepStarted>(definition_.name));
@@ -9825,7 +10574,7 @@ public:
         }
         const bool has_fold = definition.role == Definition::Role::actor || definition.event_sourced;
         member->folds = has_fold && !member->evolves.empty();
-        member->trailing &= member->folds;
+        member->trailing &= member->folds && definition.role == Definition::Role::actor;
         member->guesses = member->folds && definition.reads_envelope;
         for (const auto& type : types) by_type_[type].push_back(member.get());
         members_.push_back(std::move(member));
@@ -11367,12 +12116,13 @@ private:
         }
     }
 
-    /// Evolves the state with the batch; when that fails, with what comes before the culprit. Gives the number of
-    /// messages that are in the state then.
+    /// Evolves the state with the batch, reacting on the way; when that fails, with what comes before the culprit.
+    /// Gives the number of messages that are in the state then.
     std::size_t fold_batch(Work& work, Handled& handled, std::size_t count) {
         const Member& member = *work.member;
         Remembered& memory = *work.memory;
         std::exception_ptr error;
+        std::size_t reacted = 0;  // folding once more does not react once more
         for (;;) {
             if (!member.folds && !start_state(member, work, handled, memory.state)) return 0;
             std::size_t done = 0;
@@ -11381,6 +12131,9 @@ private:
                     const auto& item = work.items[done];
                     member.evolve(*item.route, memory.state.get(), item.message);
                     if (member.folds) memory.seq = item.message.seq;
+                    if (!item.route->reaction || item.replay || done < reacted) continue;
+                    (void)react(work, handled, *item.route, item.message);
+                    reacted = done + 1;
                 }
                 return count;
             } catch (...) {
@@ -11399,11 +12152,14 @@ private:
         }
     }
 
-    /// Asks each message for its key. Gives the number of messages that have one before the first failure.
+    /// Asks each message for its key, and reacts to it. Gives the number of messages before the first failure.
     std::size_t find_keys(Work& work, Handled& handled, std::size_t count) {
         for (std::size_t i = 0; i < count; ++i) {
+            const auto& item = work.items[i];
             try {
-                work.keys.push_back(work.member->definition->key(work.items[i].message));
+                auto key = work.member->definition->key(item.message);
+                if (item.route->reaction && !item.replay) (void)react(work, handled, *item.route, item.message);
+                work.keys.push_back(std::move(key));
             } catch (...) {
                 fail(work, handled, work.items[i].message.position, std::current_exception());
                 return i;

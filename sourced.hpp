@@ -10370,6 +10370,7 @@ public:
             leaving_.clear();
             count_ = 0;
         }
+        for (const auto& feed : all) feed->stop();  // all at once, however long one takes
         for (const auto& feed : all) feed->close();
     }
 

@@ -342,6 +342,7 @@ TEST_CASE("channels: a subscription ends with its App and may outlive it") {
     CHECK(waits.next()->text == "b");
     std::jthread opener([&] {
         CHECK_FALSE(waits.next());  // ended by the App
+        while (!called.stopped()) std::this_thread::yield();
         gate.open();
     });
     app.reset();

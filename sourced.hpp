@@ -3198,6 +3198,73 @@ private:
     std::shared_ptr<std::atomic<std::int64_t>> time_;
 };
 
+namespace detail {
+
+/// What a Rehearsal does, whatever the types of its workflow.
+class SOURCED_API Rehearsing {
+public:
+    Rehearsing(const WorkflowBase& workflow, const std::string& input);
+
+    void send(Message message);
+    void advance(Duration time);
+    [[nodiscard]] WorkflowEnd end() const;
+
+    Clock clock;
+    IdSource ids{1};
+    std::string stream;
+    Messages history;
+    std::vector<Scheduled> scheduled;
+
+private:
+    void append(Message message);
+    void run();
+
+    const WorkflowBase* workflow_;
+};
+
+}  // namespace detail
+
+/// A workflow without a store or threads, by a clock that is moved by hand. What its steps do to the outside they do:
+/// give it another outside.
+///
+///     const BookTrip workflow;
+///     sourced::testing::Rehearsal trip(workflow, Trip{"Lisbon"});
+///     trip.send(Paid{350});
+///     trip.advance(24h);
+///     CHECK(trip.outcome().output().paid == 350);
+///
+/// Each call runs the function until it waits. Throws what parks a workflow.
+template <class W>
+class Rehearsal {
+public:
+    /// Started with `input`. Refers to `workflow`, which has to outlive it.
+    Rehearsal(const W& workflow, const typename W::Input& input) : rehearsing_(workflow, encode(input)) {}
+    Rehearsal(const W&& workflow, const typename W::Input& input) = delete;
+
+    /// A message comes into its stream.
+    Rehearsal& send(Message message) {
+        rehearsing_.send(std::move(message));
+        return *this;
+    }
+    /// Time passes; what falls due meanwhile happens at its own time.
+    Rehearsal& advance(Duration time) {
+        rehearsing_.advance(time);
+        return *this;
+    }
+
+    [[nodiscard]] WorkflowOutcome<typename W::Output> outcome() const {
+        return WorkflowOutcome<typename W::Output>(rehearsing_.end());
+    }
+    /// Its stream, with seqs and times as if it had been stored.
+    [[nodiscard]] const Messages& history() const noexcept { return rehearsing_.history; }
+    /// What it waits for the time of: ends of sleeps, retries.
+    [[nodiscard]] const std::vector<Scheduled>& scheduled() const noexcept { return rehearsing_.scheduled; }
+    [[nodiscard]] Time now() const noexcept { return rehearsing_.clock.now(); }
+
+private:
+    detail::Rehearsing rehearsing_;
+};
+
 /// One message of a trail: in which stream, and who made it.
 class Line {
 public:
@@ -9663,6 +9730,8 @@ WorkflowBase::WorkflowBase(std::string_view name) {
         throw Invalid("a workflow's name is blank: it is what its progress is kept under");
     }
     detail::name_reactor(definition_, detail::Definition::Role::reactor, name);
+    definition_.clock = [] { return std::chrono::floor<Duration>(std::chrono::system_clock::now()); };
+    definition_.new_id = [] { return Id::make(); };
     // Every run sees all that is recorded, and steps may take long: no other stream shall wait behind them.
     definition_.wants_history = definition_.whole_history = true;
     definition_.claim_count = 1;
@@ -12942,25 +13011,28 @@ void App::do_start_workflow(const WorkflowBase& workflow, std::string_view id, c
     engine_->start_workflow(workflow.stream_of(id), workflow.start_message(input));
 }
 
+/// Looks for the end of a workflow from the last message of its stream on. True: it may stand further before.
+static bool look_for_end(const Message& message, WorkflowEnd& end) {
+    if (message.is<WorkflowCompleted>()) {
+        end.status = WorkflowStatus::completed;
+    } else if (message.is<WorkflowFailed>()) {
+        const auto failure = message.as<WorkflowFailed>();
+        end.status = WorkflowStatus::failed;
+        end.error_type = failure.type;
+        end.error_text = failure.text;
+    } else {
+        // Behind its end there may still stand what others have sent, and the time of a wait that is over.
+        return !message.type.starts_with("sourced.workflow_") || message.type.starts_with("sourced.workflow_woken");
+    }
+    end.payload = message.payload;
+    return false;
+}
+
 WorkflowEnd App::do_look(std::string_view stream) {
     WorkflowEnd end;
     StreamRange newest;
     newest.backwards = true;
-    store().read_stream(stream, newest, [&end](Message& message) {
-        if (message.is<WorkflowCompleted>()) {
-            end.status = WorkflowStatus::completed;
-        } else if (message.is<WorkflowFailed>()) {
-            const auto failure = message.as<WorkflowFailed>();
-            end.status = WorkflowStatus::failed;
-            end.error_type = failure.type;
-            end.error_text = failure.text;
-        } else {
-            // Behind its end there may still stand what others have sent, and the time of a wait that is over.
-            return !message.type.starts_with("sourced.workflow_") || message.type.starts_with("sourced.workflow_woken");
-        }
-        end.payload = std::move(message.payload);
-        return false;
-    });
+    store().read_stream(stream, newest, [&end](Message& message) { return look_for_end(message, end); });
     return end;
 }
 
@@ -13639,6 +13711,77 @@ Clock Stage::clock() const { return members_->clock; }
 std::string Stage::stream_or_default(std::string_view stream) const {
     return stream.empty() ? members_->default_stream() : std::string(stream);
 }
+
+// ---- Workflows
+
+namespace detail {
+
+Rehearsing::Rehearsing(const WorkflowBase& workflow, const std::string& input)
+    : stream(workflow.stream_of("1")), workflow_(&workflow) {
+    send(workflow.start_message(input));
+}
+
+void Rehearsing::append(Message message) {
+    message.stream = stream;
+    message.seq = static_cast<std::int64_t>(history.size()) + 1;
+    message.position = message.seq;
+    message.recorded_at = clock.now();
+    if (message.occurred_at == Time{}) message.occurred_at = message.recorded_at;
+    history.push_back(std::move(message));
+}
+
+void Rehearsing::send(Message message) {
+    append(std::move(message));
+    run();
+}
+
+void Rehearsing::advance(Duration time) {
+    const Time until = clock.now() + time;
+    const auto sooner = [](const Scheduled& left, const Scheduled& right) { return left.due_at < right.due_at; };
+    for (;;) {
+        const auto next = std::min_element(scheduled.begin(), scheduled.end(), sooner);
+        if (next == scheduled.end() || next->due_at > until) break;
+        clock.set(std::max(clock.now(), next->due_at));
+        Message message = std::move(next->message);
+        scheduled.erase(next);
+        send(std::move(message));
+    }
+    clock.set(until);
+}
+
+void Rehearsing::run() {
+    const WorkflowBase::Surroundings around{clock, [this] { return Id::make(clock.now(), ids); }};
+    for (;;) {
+        auto actions = workflow_->advance(stream, history, around);
+        if (actions.empty()) return;
+        for (auto& action : actions) {
+            if (auto* next = std::get_if<AppendNext>(&action)) {
+                for (auto& message : next->messages) append(std::move(message));
+            }
+            if (auto* later = std::get_if<Schedule>(&action)) {
+                for (auto& message : later->messages) scheduled.push_back({later->due_at, std::move(message)});
+            }
+        }
+        if (scheduled.empty()) continue;
+        const Time now = clock.now();
+        for (auto each = scheduled.begin(); each != scheduled.end();) {
+            if (each->due_at > now) {
+                ++each;
+                continue;
+            }
+            append(std::move(each->message));
+            each = scheduled.erase(each);
+        }
+    }
+}
+
+WorkflowEnd Rehearsing::end() const {
+    WorkflowEnd end;
+    for (auto message = history.rbegin(); message != history.rend() && look_for_end(*message, end); ++message) {}
+    return end;
+}
+
+}  // namespace detail
 
 }  // namespace sourced::testing
 #endif  // SOURCED_IMPLEMENTATION

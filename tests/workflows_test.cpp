@@ -544,29 +544,22 @@ TEST_CASE("Workflows: Q10: a function whose calls no longer match the history is
         ctx.sleep(1s);
         return std::string();
     });
-    const auto stage_with = [](const Any& workflow, const sourced::Messages& history) {
-        sourced::testing::Clock clock;
+    auto history = sourced::testing::Rehearsal(before, 1).history();
+    REQUIRE(types(history) == Names{"started", "step_started", "step_completed", "sleep_started"});
+
+    // What a run leads to, as if it had been stored.
+    sourced::testing::Clock clock;
+    const auto next = [&](const Any& workflow) {
         return workflow.advance("any-1", history, {clock, [] { return sourced::Id::make(); }});
     };
-    // What a run leads to, as if it had been stored.
-    sourced::Messages history;
     const auto append = [&](const sourced::Actions& actions) {
-        for (const auto& action : actions) {
-            if (const auto* next = std::get_if<sourced::AppendNext>(&action)) {
-                for (const auto& message : next->messages) {
-                    history.push_back(message.to("any-1").with_seq(static_cast<std::int64_t>(history.size()) + 1));
-                }
-            }
+        for (const auto& message : std::get<sourced::AppendNext>(actions.at(0)).messages) {
+            history.push_back(message.to("any-1").with_seq(static_cast<std::int64_t>(history.size()) + 1));
         }
     };
-    history.push_back(before.start_message("1").to("any-1").with_seq(1));
-    append(stage_with(before, history));
-    append(stage_with(before, history));
-    CHECK(types(history) == Names{"started", "step_started", "step_completed", "sleep_started"});
-
     const auto refused = [&](Any::Function function) {
         try {
-            (void)stage_with(Any(std::move(function)), history);
+            (void)next(Any(std::move(function)));
         } catch (const sourced::Error& error) {
             return std::string(error.what());
         }
@@ -607,18 +600,59 @@ TEST_CASE("Workflows: Q10: a function whose calls no longer match the history is
             ctx.step("new", [] {});
             return std::string();
         });
-        append(stage_with(changed, history));
+        append(next(changed));
         const Any old([&](auto& ctx, int) {
             ctx.step("old", [] {});
             return std::string();
         });
-        append(stage_with(old, history));
-        append(stage_with(changed, history));
+        append(next(old));
+        append(next(changed));
         CHECK(types(history) == Names{"started", "step_started", "step_started", "step_completed", "woken"});
         CHECK(runs == 1);
-        CHECK_THROWS_AS((void)stage_with(changed, history), sourced::Error);
+        CHECK_THROWS_AS((void)next(changed), sourced::Error);
         CHECK(runs == 1);
     }
+}
+
+TEST_CASE("Workflows: one can be tested without a store, by a clock that is moved by hand") {
+    int tries = 0;
+    std::vector<sourced::Time> times;
+    struct Outside : sourced::Workflow<Trip, Booking, Paid> {
+        Outside(int* tries, std::vector<sourced::Time>* times) : Workflow("outside") {
+            run([=](Context& ctx, const Trip& trip) {
+                const auto flight = ctx.step(
+                    "flight",
+                    [&] {
+                        if (++*tries < 3) throw std::runtime_error("busy");
+                        return "to " + trip.city;
+                    },
+                    {.times = 2, .after = 1min});
+                times->push_back(ctx.now());
+                ctx.sleep(24h);
+                const auto paid = ctx.wait_for<Paid>(1h);
+                return Booking{flight, "", paid ? paid->amount : 0};
+            });
+        }
+    };
+    const Outside workflow(&tries, &times);
+    sourced::testing::Rehearsal trip(workflow, Trip{"Lisbon"});
+    const auto began = trip.now();
+    CHECK(trip.outcome().running());
+    REQUIRE(trip.scheduled().size() == 1);
+    CHECK(trip.scheduled()[0].due_at == began + 1min);
+    trip.advance(2h);
+    REQUIRE(!times.empty());
+    CHECK(times[0] == began + 3min);  // not two hours: what falls due happens at its own time
+    CHECK(trip.outcome().running());
+    SUBCASE("paid") {
+        trip.send(Paid{350}).advance(24h);
+        CHECK(trip.outcome().output() == Booking{"to Lisbon", "", 350});
+    }
+    SUBCASE("not paid") {
+        trip.advance(48h);
+        CHECK(trip.outcome().output() == Booking{"to Lisbon", "", 0});
+    }
+    CHECK(tries == 3);
 }
 
 TEST_CASE("Workflows: a function that catches what ends a run is reported") {

@@ -3120,7 +3120,7 @@ class Given {
 public:
     using State = typename detail::StateOf<R>::Type;
 
-    Given(std::shared_ptr<const R> reactor, Messages past) : setting_{std::move(reactor), {}, std::move(past)} {}
+    Given(std::shared_ptr<const Reactor> reactor, Messages past) : setting_{std::move(reactor), {}, std::move(past)} {}
 
     /// The stream's name; `<reactor>-1` when it is not said.
     Given& stream(std::string_view name) & {

@@ -82,14 +82,11 @@ struct Payment : sourced::Actor<std::monostate> {
 };
 
 /// Writes beside each fact, in the same stream, that it was seen.
-struct Telemetry : sourced::BatchReactor {
-    Telemetry() : BatchReactor("telemetry") { handles<PaymentStarted, PaymentProcessed>(); }
-    sourced::Results handle(const sourced::Batch& batch) override {
-        sourced::Results results;
-        for (const auto& message : batch) {
-            results.add(*message, {sourced::AppendNext{{Logged{message->type + " in " + message->stream}}}});
-        }
-        return results;
+struct Telemetry : sourced::Handler {
+    Telemetry() : Handler("telemetry") {
+        on<PaymentStarted, PaymentProcessed>([](const auto&, const sourced::Envelope& seen) {
+            return Logged{seen.type + " in " + seen.stream};
+        });
     }
 };
 

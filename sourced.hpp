@@ -754,7 +754,8 @@ private:
 namespace detail {
 template <class T>
 Value to_value(const T& argument);
-}
+class Building;
+}  // namespace detail
 
 /// Read access to the file's tables, the engine's and your own.
 ///
@@ -784,8 +785,17 @@ public:
         return std::move(rows.front());
     }
 
+    /// The name to use for a table of a reactor's own: `name` itself, but while a read model is built anew beside the
+    /// one that is read (App::rebuild), that of the table that is built.
+    ///
+    ///     db.execute("insert or replace into " + db.table("totals") + " values (?, ?)", id, sum);
+    [[nodiscard]] SOURCED_API std::string table(std::string_view name);
+
 protected:
     virtual std::vector<Row> do_query(std::string_view sql, const std::vector<Value>& arguments) = 0;
+
+    friend class detail::Building;
+    detail::Building* building_ = nullptr;
 };
 
 /// A write transaction of the engine that user code may take part in: what is
@@ -800,6 +810,7 @@ public:
     /// Runs one statement that changes something; gives the number of changed rows.
     template <class... Arguments>
     std::int64_t execute(std::string_view sql, const Arguments&... arguments) {
+        if (building_) note_write();
         return do_execute(sql, {detail::to_value(arguments)...});
     }
 
@@ -810,6 +821,9 @@ protected:
     virtual std::int64_t do_execute(std::string_view sql, const std::vector<Value>& arguments) = 0;
     friend SQLite::Database& database(Transaction& transaction);
     virtual SQLite::Database& do_database() = 0;
+
+private:
+    SOURCED_API void note_write() noexcept;
 };
 
 /// The connection under a transaction, for those who include SQLiteCpp.
@@ -1426,7 +1440,8 @@ protected:
     template <class F>
     void on_reset(F handler);
     /// Creates the read model's tables, `(Transaction&)`, whenever the projector is added to an App: `create table if
-    /// not exists`.
+    /// not exists`. One that asks `Reader::table` for their names, here and wherever they are used, can be rebuilt
+    /// while it is read; indexes keep their plain names, `create index if not exists`.
     template <class F>
     void on_install(F handler);
 
@@ -2010,6 +2025,15 @@ struct Progress {
     std::int64_t total = 0;
 };
 
+/// A generation of a group that is built beside the one that is served, under a row id of its own.
+struct Generation {
+    std::int64_t group = 0;   ///< row id, for Store::exchange
+    std::int64_t number = 0;  ///< the first of a group is 1
+    std::int64_t begins = 0;
+    /// Where the served one came to look for a type later than from the start.
+    std::unordered_map<std::string, std::int64_t> since{};
+};
+
 /// The last messages of a stream without a gap, in order; empty when they have to be read.
 using Tail = std::vector<std::shared_ptr<const Message>>;
 
@@ -2021,7 +2045,9 @@ struct Claim {
     std::int64_t acked = 0;    ///< last position handled
     std::int64_t pending = 0;  ///< lower bound of the first position not yet handled
     std::int64_t known = 0;    ///< highest position discovered
-    std::int64_t highest = 0;  ///< highest position ever handled: at or below it, or at or below `begins`, is a replay
+    /// Highest position ever handled: at or below it, or at or below `begins`, is a replay. Of a generation that is
+    /// built: what the served one has handled.
+    std::int64_t highest = 0;
     std::int64_t begins = 0;
     std::int64_t fence = 0;
     int attempts = 0;              ///< failed tries of the message at `attempted`
@@ -2131,6 +2157,9 @@ struct GroupInfo {
     std::optional<Progress> replay{};
     std::optional<Time> reset_at{};     ///< when it was last reset
     std::string reset_reason;           ///< and why
+    std::int64_t generation = 1;        ///< one more with every rebuild
+    /// How far a rebuild is, about, in positions of the log; also one that broke off.
+    std::optional<Progress> rebuild{};
 };
 
 /// The whole file in numbers.
@@ -2269,6 +2298,25 @@ public:
     /// there and when both a position and a time are given.
     virtual void reset_group(std::string_view name, const Reset& reset,
                              const std::function<void(Transaction&)>& on_reset) = 0;
+    // ---- generations: a read model that is built anew beside the one that is read
+
+    /// Begins one for a group: all its types, from where the group began, nothing handled. What is left of an earlier
+    /// one that did not come to its end is dropped. `install` creates its tables in the same transaction and
+    /// gives their plain names; they stand in the file as `<name>_generation_<number>`. Throws NotRegistered for a
+    /// group that is not stored, Error when this process does not handle all its types or a table is not there then.
+    virtual Generation begin_generation(
+        std::string_view group,
+        const std::function<std::vector<std::string>(Transaction&, std::int64_t number)>& install) = 0;
+    /// Lets streams go on that waited for the served generation. Gives how many.
+    virtual std::size_t next_pass(const Generation& generation) = 0;
+    /// Puts it in the place of the served one, in one transaction: offsets, with what was handled ever; tables; then
+    /// `on_install`, for what could not be built beside. The group keeps its row id, work under way is dropped.
+    /// Throws Error when the generation is not there any more, or its group handles more types by now.
+    virtual void serve_generation(const Generation& generation,
+                                  const std::function<void(Transaction&)>& on_install) = 0;
+    /// Takes it out of the file with its tables; nothing happens when it is not there.
+    virtual void drop_generation(const Generation& generation) = 0;
+
     /// True when nothing that the group handles is open, or the group is stopped. Cheap, unlike stats().
     [[nodiscard]] virtual bool settled(std::int64_t group) = 0;
     [[nodiscard]] virtual Stats stats() = 0;
@@ -2401,6 +2449,18 @@ struct Options {
     /// Where the engine says what it does; nothing is printed without. Called from many threads at once, must
     /// not call the App; what it throws is dropped.
     std::function<void(const LogRecord&)> log{};
+};
+
+struct RebuildOptions {
+    /// Told how many messages of how many are handled, on the calling thread; what it throws ends the rebuild.
+    std::function<void(const Progress&)> progress{};
+};
+
+/// What a rebuild has done.
+struct Rebuilt {
+    std::int64_t generation = 0;  ///< the number of the one that is served now
+    std::int64_t messages = 0;    ///< so many were handled for it
+    int passes = 0;               ///< how often it went after what had come meanwhile
 };
 
 /// A state and the seq of the last message in it.
@@ -2817,6 +2877,20 @@ public:
     /// the state it has stored, and would add twice: it is reset whole, or for a whole stream if it has an on_reset for
     /// one and no key. Throws Invalid where that is not so, and as Store::reset_group does.
     SOURCED_API void reset_group(std::string_view group, const Reset& reset = {});
+    /// Builds a read model anew while the old one is read and kept up to date, and puts the new one in its place in one
+    /// transaction: readers see the old rows or the new ones, never a mix or nothing. Works on the calling thread,
+    /// whether workers run or not, and returns when the new one is served.
+    ///
+    ///     app.rebuild("revenue", {.progress = [&](const Progress& way) { bar.show(way.done, way.total); }});
+    ///
+    /// It begins where the group began, with the history of types that were added later. All it handles is a replay;
+    /// what the old one has not handled yet is left for the workers, so that no effect is lost or repeated. For
+    /// projectors whose on_install creates tables under the names that Reader::table gives; a Projection is one.
+    ///
+    /// Throws Invalid for what cannot be rebuilt, NotRegistered for what was not added, Error when a message cannot be
+    /// handled or another process rebuilds the same group. Then, and when the process dies, the old one goes on being
+    /// served; the next rebuild starts over. A stopped group stays stopped.
+    SOURCED_API Rebuilt rebuild(std::string_view group, const RebuildOptions& options = {});
     [[nodiscard]] SOURCED_API Stats stats();
 
     [[nodiscard]] SOURCED_API Store& store();
@@ -9025,7 +9099,7 @@ void store_as_rows(Definition& definition, const std::string& table) {
             throw Error("install the table '" + table + "': there is '" + other->text(0) +
                         "', and SQLite does not tell them apart");
         }
-        transaction.execute("create table if not exists " + quoted(table) +
+        transaction.execute("create table if not exists " + quoted(transaction.table(table)) +
                             " (id text primary key, state text not null) strict, without rowid");
     };
     definition.on_reset = [table](Transaction& transaction) { transaction.execute("delete from " + quoted(table)); };
@@ -9035,7 +9109,7 @@ void store_as_rows(Definition& definition, const std::string& table) {
 }
 
 std::optional<std::string> stored_row(Reader& reader, const std::string& table, std::string_view id) {
-    const auto row = reader.row("select state from " + quoted(table) + " where id = ?", id);
+    const auto row = reader.row("select state from " + quoted(reader.table(table)) + " where id = ?", id);
     if (!row) return std::nullopt;
     return row->text(0);
 }
@@ -9047,7 +9121,7 @@ std::optional<std::string> stored_row(Store& store, const std::string& table, st
 }
 
 void store_row(Transaction& transaction, const std::string& table, std::string_view id, const std::string& state) {
-    transaction.execute("insert into " + quoted(table) +
+    transaction.execute("insert into " + quoted(transaction.table(table)) +
                             " (id, state) values (?, ?) on conflict (id) do update set state = excluded.state",
                         id, state);
 }
@@ -9849,6 +9923,60 @@ bool Row::is_null(std::size_t column) const {
     return std::holds_alternative<std::nullptr_t>(values_[column]);
 }
 
+}  // namespace sourced
+
+namespace sourced::detail {
+
+std::string generation_table(std::string_view name, std::int64_t number) {
+    return std::string(name) + "_generation_" + std::to_string(number);
+}
+
+/// While it lives, a reader gives the names of tables that are built instead of those that are read. Only its own:
+/// handlers may look into the read models of others.
+class Building {
+public:
+    /// Every table that is asked for belongs to the generation.
+    Building(Reader& reader, std::int64_t number) : reader_(reader), number_(number), collects_(true) {
+        reader.building_ = this;
+    }
+    Building(Reader& reader, std::int64_t number, const std::vector<std::string>& tables)
+        : reader_(reader), number_(number), tables_(tables) {
+        reader.building_ = this;
+    }
+    Building(const Building&) = delete;
+    Building& operator=(const Building&) = delete;
+    ~Building() { reader_.building_ = nullptr; }
+
+    std::string table(std::string_view name) {
+        if (std::find(tables_.begin(), tables_.end(), name) == tables_.end()) {
+            if (!collects_) return std::string(name);
+            tables_.emplace_back(name);
+        }
+        asked_ = true;
+        return generation_table(name, number_);
+    }
+    void note_write() noexcept { wrote_ = true; }
+
+    [[nodiscard]] const std::vector<std::string>& tables() const noexcept { return tables_; }
+    /// What was written without asking went into the tables that are read.
+    [[nodiscard]] bool missed() const noexcept { return wrote_ && !asked_; }
+
+private:
+    Reader& reader_;
+    std::int64_t number_;
+    std::vector<std::string> tables_;
+    bool collects_ = false;
+    bool asked_ = false;
+    bool wrote_ = false;
+};
+
+}  // namespace sourced::detail
+
+namespace sourced {
+
+std::string Reader::table(std::string_view name) { return building_ ? building_->table(name) : std::string(name); }
+void Transaction::note_write() noexcept { building_->note_write(); }
+
 Messages Store::stream(std::string_view stream, const StreamRange& range) {
     Messages messages;
     read_stream(stream, range, [&](Message& message) {
@@ -10048,6 +10176,25 @@ private:
 
 inline constexpr std::int64_t unbounded = std::numeric_limits<std::int64_t>::max();
 
+struct Member;
+
+/// What a member needs that builds a generation beside the one that is served.
+struct Rebuilding {
+    Rebuilding(Generation begun, std::size_t cached_states) : generation(std::move(begun)), memory(cached_states) {}
+
+    /// Whether the served generation has handled it, or never will: what is left is for the workers.
+    [[nodiscard]] bool may_have(const Claim& claim, const Message& message) const {
+        if (message.position <= claim.highest) return true;
+        const auto since = generation.since.find(message.type);
+        return since != generation.since.end() && message.position < since->second;
+    }
+
+    Generation generation;
+    std::vector<std::string> tables{};
+    Memory memory;             // of its own: its row id may be another group's one day
+    std::int64_t scanned = 0;
+};
+
 /// A reactor, its group, and what is known of its work.
 struct Member {
     /// What the reactor does with a type; null members: nothing.
@@ -10067,6 +10214,7 @@ struct Member {
     bool folds = false;     // a state that is the fold of the stream
     bool trailing = false;  // some reaction asks for the state
     bool guesses = false;   // its state may hold what is only known of an event once that is stored
+    std::unique_ptr<Rebuilding> rebuilding{};  // null: it is the one that is served
 
     std::atomic<bool> work{true};  // there may be something to claim
     std::atomic<std::int64_t> next_retry{unbounded};
@@ -10625,13 +10773,20 @@ public:
         check.within<std::size_t>("batch_size", batch_size, 1, std::numeric_limits<std::size_t>::max());
         check.refuse("add '" + definition.name + "'");
         for (const auto& register_type : definition.registrations) register_type(registry_);
-        auto member = std::make_unique<Member>();
         if (definition.on_install) store_->transaction(definition.on_install);
         const auto types = definition.handled();
-        member->id = store_->register_group({definition.name, types, definition.options.start_from}).id;
+        const auto group = store_->register_group({definition.name, types, definition.options.start_from});
+        auto member = make_member(definition, group.id);
         member->reactor = std::move(reactor);
+        for (const auto& type : types) by_type_[type].push_back(member.get());
+        members_.push_back(std::move(member));
+    }
+
+    std::unique_ptr<Member> make_member(const Definition& definition, std::int64_t id) const {
+        auto member = std::make_unique<Member>();
+        member->id = id;
         member->definition = &definition;
-        member->batch_size = batch_size;
+        member->batch_size = definition.options.batch_size.value_or(options_.batch_size);
         member->retries = definition.options.retries.value_or(options_.retries);
         for (const auto& [type, evolve] : definition.events) {
             member->routes[type].evolve = &evolve;
@@ -10646,8 +10801,7 @@ public:
         member->folds = has_fold && !member->evolves.empty();
         member->trailing &= member->folds && definition.role == Definition::Role::actor;
         member->guesses = member->folds && definition.reads_envelope;
-        for (const auto& type : types) by_type_[type].push_back(member.get());
-        members_.push_back(std::move(member));
+        return member;
     }
 
     /// What loads the state it has stored must not see again what is in that state.
@@ -10708,6 +10862,36 @@ public:
             };
         }
         store_->reset_group(name, reset, on_reset);
+    }
+
+    // ---- read models that are built anew
+
+    Rebuilt rebuild(std::string_view name, const RebuildOptions& options) {
+        const Member* served = find_member(name);
+        if (!served) throw NotRegistered("rebuild '" + std::string(name) + "': no reactor of this name was added");
+        const Definition& definition = *served->definition;
+        check_rebuild(definition);
+        check_process();
+        const OneRebuild one(*this, definition.name);
+        std::vector<std::string> tables;
+        Generation begun = store_->begin_generation(name, [&](Transaction& transaction, std::int64_t number) {
+            Building building(transaction, number);
+            definition.on_install(transaction);
+            tables = building.tables();
+            if (tables.empty()) cannot_rebuild(definition, "its on_install asks for no table");
+            return tables;
+        });
+        auto member = make_member(definition, begun.group);
+        member->rebuilding = std::make_unique<Rebuilding>(std::move(begun), options_.cached_states);
+        member->rebuilding->tables = std::move(tables);
+        try {
+            return build(*member, options);
+        } catch (const NotRegistered&) {
+            throw Error("rebuild '" + definition.name + "': another process has begun to rebuild it");
+        } catch (...) {
+            drop(*member);
+            throw;
+        }
     }
 
     // ---- sending
@@ -11138,6 +11322,7 @@ private:
         std::string failed;          // what the last failure said
         std::exception_ptr trouble;  // the store could not be read
         Duration rest = std::chrono::milliseconds(10);
+        bool alone = false;  // takes over nothing that others left
 
         [[nodiscard]] bool has_claims() const noexcept { return !claims.empty() || !again.empty(); }
         [[nodiscard]] bool busy() const noexcept { return has_claims() || !step.finished.empty(); }
@@ -11216,6 +11401,115 @@ private:
         struct sigaction interrupt_ {};
         struct sigaction terminate_ {};
     };
+
+    // ---- read models that are built anew
+
+    /// Two threads of this App would throw away each other's work.
+    class OneRebuild {
+    public:
+        OneRebuild(Engine& engine, const std::string& name) : engine_(engine), name_(name) {
+            const std::lock_guard lock(engine.mutex_);
+            if (!engine.rebuilt_.insert(name).second) throw Error("rebuild '" + name + "': that is under way already");
+        }
+        OneRebuild(const OneRebuild&) = delete;
+        OneRebuild& operator=(const OneRebuild&) = delete;
+        ~OneRebuild() {
+            const std::lock_guard lock(engine_.mutex_);
+            engine_.rebuilt_.erase(name_);
+        }
+
+    private:
+        Engine& engine_;
+        const std::string& name_;
+    };
+
+    [[noreturn]] static void cannot_rebuild(const Definition& definition, const std::string& why) {
+        throw Invalid("rebuild '" + definition.name + "': " + why +
+                      "; create its tables in on_install, under the names that db.table(\"name\") gives, and ask for "
+                      "them wherever they are used");
+    }
+    static void check_rebuild(const Definition& definition) {
+        if (definition.role != Definition::Role::projector) {
+            throw Invalid("rebuild '" + definition.name +
+                          "': only projectors keep a read model that can be built anew");
+        }
+        if (!definition.sync) cannot_rebuild(definition, "it has no sync, so nothing is kept of it");
+        if (!definition.on_install) cannot_rebuild(definition, "it has no on_install");
+    }
+
+    /// Passes the log, then what the served generation has handled meanwhile, for as long as that gets less.
+    Rebuilt build(Member& member, const RebuildOptions& options) {
+        const Generation& generation = member.rebuilding->generation;
+        Worker worker;
+        worker.alone = true;
+        Progress progress;
+        progress.total = count_messages(member);
+        Rebuilt rebuilt;
+        rebuilt.generation = generation.number;
+        std::size_t before = std::numeric_limits<std::size_t>::max();
+        for (bool more = true; more;) {
+            const std::int64_t target = store_->head();
+            for (member.work = true; worker.busy() || (member.work && member.rebuilding->scanned < target);) {
+                beat_when_due();
+                const bool wanted = !worker.has_claims() && (member.work.exchange(false) || worker.busy());
+                turn(worker, wanted ? &member : nullptr, false);
+                if (worker.trouble) std::rethrow_exception(worker.trouble);
+                for (const auto& handled : worker.step.finished) stop_at(member, handled.failure, handled.claim);
+                for (const auto& again : worker.again) stop_at(member, again.failure, again.claim);
+                progress.done = static_cast<std::int64_t>(worker.handled);
+                progress.total = std::max(progress.total, progress.done);
+                if (options.progress) options.progress(progress);
+            }
+            ++rebuilt.passes;
+            const std::size_t woken = store_->next_pass(generation);
+            more = woken > 0 && woken <= before / 2 && rebuilt.passes < 10;
+            before = woken;
+            member.rebuilding->scanned = 0;
+        }
+        rebuilt.messages = progress.done;
+        progress.done = progress.total;
+        if (options.progress) options.progress(progress);
+        store_->serve_generation(generation, member.definition->on_install);
+        return rebuilt;
+    }
+
+    static void stop_at(const Member& member, const std::optional<Failure>& failure, const Claim& claim) {
+        if (!failure) return;
+        throw Error("rebuild '" + member.definition->name + "': '" + claim.stream_name + "' failed at position " +
+                    std::to_string(failure->position) + ": " + failure->text);
+    }
+
+    void drop(const Member& member) noexcept {
+        try {
+            store_->drop_generation(member.rebuilding->generation);
+        } catch (const std::exception& error) {
+            // The next rebuild drops it.
+            log(Level::warning, "a rebuild that broke off could not be cleared away",
+                {{"group", member.definition->name}, {"error", error.what()}});
+        }
+    }
+
+    /// How many messages of its types there are, about: what comes meanwhile is not among them.
+    std::int64_t count_messages(const Member& member) {
+        std::int64_t count = 0;
+        store_->read([&](Reader& reader) {
+            count = reader
+                        .row("select count(*) from sourced_messages where position > ? and type in (select t.id from "
+                             "json_each(?) j join sourced_types t on t.name = j.value)",
+                             member.rebuilding->generation.begins, encode(member.definition->handled()))
+                        ->integer(0);
+        });
+        return count;
+    }
+
+    /// Sends what a handler writes to the tables that are built.
+    static std::function<void(Transaction&)> beside(const Member& member, std::function<void(Transaction&)> sync) {
+        return [&member, sync = std::move(sync)](Transaction& transaction) {
+            Building building(transaction, member.rebuilding->generation.number, member.rebuilding->tables);
+            sync(transaction);
+            if (building.missed()) cannot_rebuild(*member.definition, "its sync wrote and asked for no table");
+        };
+    }
 
     // ---- starting and ending
 
@@ -11309,8 +11603,18 @@ private:
         const Definition& definition = *member.definition;
         if (!definition.initial_reads || unit) return definition.initial(stream, unit);
         Box state;
-        store_->read([&](Reader& reader) { state = definition.initial(stream, &reader); });
+        store_->read([&](Reader& reader) {
+            std::optional<Building> building;
+            if (const auto* beside = member.rebuilding.get()) {
+                building.emplace(reader, beside->generation.number, beside->tables);
+            }
+            state = definition.initial(stream, &reader);
+        });
         return state;
+    }
+
+    [[nodiscard]] Memory& memory_of(const Member& member) noexcept {
+        return member.rebuilding ? member.rebuilding->memory : memory_;
     }
 
     std::unique_ptr<Remembered> recall(const Member& member, std::string_view stream) {
@@ -11451,7 +11755,7 @@ private:
         handled.acked = handled.claim.acked;
         try {
             work->begin();
-            work->memory = memory_.take(work->member->id, handled.claim.stream_name);
+            work->memory = memory_of(*work->member).take(work->member->id, handled.claim.stream_name);
             if (!work->memory) {
                 work->memory = std::make_unique<Remembered>();
                 work->memory->stream = handled.claim.stream_name;
@@ -11791,7 +12095,7 @@ private:
             const bool waits = found && message.position > claim.acked;
             if (!see(message, found, waits)) return false;
             if (!waits) return true;
-            const bool replay = is_replay(claim, message.position);
+            const bool replay = work.member->rebuilding || is_replay(claim, message.position);
             work.items.push_back({std::move(message), found, true, replay});
             reading.ended = work.items.size() < limit;
             return reading.ended;
@@ -12112,9 +12416,15 @@ private:
         Reading end{known, true};
         std::int64_t fold_position = 0;
         std::exception_ptr error;
+        bool held = false;  // what is next is not for this generation yet
         const auto read = [&](std::int64_t from) {
             bool stale = false;
+            held = false;
             const auto see = [&](const Message& message, const Member::Route* found, bool waits) {
+                if (member.rebuilding && waits && !member.rebuilding->may_have(claim, message)) {
+                    held = true;
+                    return false;
+                }
                 if (!member.folds) return true;
                 Remembered& memory = *work.memory;
                 if (waits && message.seq <= memory.seq) {
@@ -12179,6 +12489,11 @@ private:
                                                   work.all_replay, transaction);
                 };
             }
+            if (member.rebuilding && handled.sync) handled.sync = beside(member, std::move(handled.sync));
+        }
+        if (held) {
+            handled.not_before = Time::max();
+            return;
         }
         if (end.ended && !handled.failure) {
             handled.acked = std::max(handled.acked, claim.known);
@@ -12289,6 +12604,7 @@ private:
                 if (exchanged.next_retry) wait_for_retry(*member, *exchanged.next_retry);
                 for (auto& claim : exchanged.claims) worker.claims.emplace_back(member, std::move(claim));
                 if (exchanged.more && exchanged.active) mark(*member);
+                if (member->rebuilding) member->rebuilding->scanned = exchanged.scanned;
             }
         }
         const auto started = std::chrono::steady_clock::now();
@@ -12405,7 +12721,8 @@ private:
 
     /// Keeps the state that a commit has made true.
     void remember(Work& work, const Handled& handled, const Outcome& outcome) {
-        if (learn(work, handled, outcome)) memory_.put(work.member->id, std::move(work.memory));
+        if (!learn(work, handled, outcome)) return;
+        memory_of(*work.member).put(work.member->id, std::move(work.memory));
     }
 
     /// Brings the state behind what was appended. False: it is not to be kept.
@@ -12498,7 +12815,7 @@ private:
         if (has_orphans_) wake(1);
     }
     void adopt(Worker& worker) {
-        if (!has_orphans_) return;
+        if (!has_orphans_ || worker.alone) return;
         std::vector<std::pair<Member*, Claim>> orphans;
         {
             const std::lock_guard lock(mutex_);
@@ -12799,6 +13116,7 @@ private:
     Registry registry_;
     std::vector<std::unique_ptr<Member>> members_;
     std::unordered_map<std::string, std::vector<Member*>> by_type_;
+    std::unordered_set<std::string> rebuilt_;  // groups that are being built anew; guarded by mutex_
     std::atomic<std::uint64_t> foreign_{1};  // commits of other processes that were seen
     std::atomic<bool> troubled_{false};
 
@@ -12946,6 +13264,9 @@ bool App::wait_until_idle(Duration timeout) { return engine_->wait_until_idle(ti
 void App::stop_group(std::string_view group, std::string_view reason) { engine_->store().stop_group(group, reason); }
 void App::start_group(std::string_view group) { engine_->store().start_group(group); }
 void App::reset_group(std::string_view group, const Reset& reset) { engine_->reset(group, reset); }
+Rebuilt App::rebuild(std::string_view group, const RebuildOptions& options) {
+    return engine_->rebuild(group, options);
+}
 Stats App::stats() { return engine_->store().stats(); }
 Store& App::store() { return engine_->store(); }
 const Registry& App::registry() const { return engine_->registry(); }

@@ -139,6 +139,11 @@ CREATE TABLE sourced_recurring(
     stream TEXT NOT NULL, type INTEGER NOT NULL, schema INTEGER NOT NULL, metadata TEXT, payload TEXT NOT NULL
     ) STRICT, WITHOUT ROWID;
 
+-- Tables of a generation that is built beside the one that is served (sourced_groups.active = 0): each stands in the
+-- file as <name>_generation_<number> until it takes the other's place.
+CREATE TABLE sourced_generations(
+    grp INTEGER NOT NULL, place INTEGER NOT NULL, name TEXT NOT NULL, PRIMARY KEY(grp, place)) STRICT, WITHOUT ROWID;
+
 -- The last reset of a group: what stands behind `acked` came again, in one stream or in all (null).
 CREATE TABLE sourced_resets(
     grp INTEGER PRIMARY KEY, at INTEGER NOT NULL, reason TEXT NOT NULL, acked INTEGER NOT NULL, stream INTEGER) STRICT;
@@ -550,7 +555,8 @@ struct Group {
     std::int64_t id = 0;
     std::string name;
     bool active = true;
-    bool capable = true;  // this program handles all stored types
+    bool capable = true;      // this program handles all stored types
+    std::int64_t served = 0;  // a generation that is built: the group that it is to replace
     std::int64_t begins = 0;
     std::int64_t scanned = 0;
     std::int64_t stored_scanned = 0;
@@ -657,10 +663,17 @@ struct StoredMessage {
 
 // Lets offsets go back to at most ?2.
 #define SOURCED_PRIVATE_RESET                                                                                      \
-    "UPDATE sourced_offsets SET acked = min(acked, ?2), fence = fence + 1, owner = NULL, attempts = 0, "           \
-    "attempted = NULL, deaths = 0, retry_at = NULL, error_type = NULL, error_text = NULL, "                        \
+    "UPDATE sourced_offsets SET acked = min(acked, ?2), fence = fence + 1, "                                       \
     "pending = CASE WHEN known > min(acked, ?2) THEN min(acked, ?2) + 1 END, "                                     \
-    "state = CASE WHEN known > min(acked, ?2) THEN 1 ELSE 0 END "
+    "state = CASE WHEN known > min(acked, ?2) THEN 1 ELSE 0 END, " SOURCED_PRIVATE_UNTROUBLED
+
+// The row ids of generations that are gone are not given again: somebody may still try to work for one.
+#define SOURCED_PRIVATE_NEXT_GROUP                                            \
+    "1 + max(coalesce((SELECT max(id) FROM sourced_groups), 0), "             \
+    "coalesce((SELECT value FROM sourced_meta WHERE key = 'last_group'), 0))"
+#define SOURCED_PRIVATE_UNTROUBLED                                                                         \
+    "owner = NULL, attempts = 0, attempted = NULL, deaths = 0, retry_at = NULL, error_type = NULL, " \
+    "error_text = NULL "
 
 /// One piece of work for the writer connection.
 struct Unit {
@@ -1072,6 +1085,7 @@ public:
         group.active = row.text(1) == "active";
         group.begins = row.integer(2);
         group.scanned = group.stored_scanned = row.integer(3);
+        if (row.integer(5) == 0) group.served = group_by_name(group.name);
         const auto declared = declared_.find(id);
         for (const auto& [name, since] : handles_of(row.text(4))) {
             group.since.emplace(type_id(name, std::nullopt), since);
@@ -1119,6 +1133,118 @@ public:
         groups_.erase(id);
         changed_ |= grown;
         return id;
+    }
+
+    // ---- generations
+
+    Generation begin_generation(
+        std::string_view name,
+        const std::function<std::vector<std::string>(Transaction&, std::int64_t)>& install) {
+        const std::int64_t served = group_by_name(name);
+        if (!group(served).capable) {
+            throw Error("rebuild '" + std::string(name) + "': its group handles types that this program does not");
+        }
+        flush();
+        Generation generation;
+        generation.begins = group(served).begins;
+        Handles handles;
+        {
+            auto row = group_by_id_(served);
+            row.next();
+            handles = handles_of(row.text(4));
+        }
+        for (auto& [type, since] : handles) {
+            if (since > 1) generation.since.emplace(type, since);
+            since = 1;
+        }
+        std::vector<std::int64_t> left;
+        {
+            auto row = unserved_(name);
+            while (row.next()) left.push_back(row.integer(0));
+        }
+        // Inserted before the others are deleted: who still builds one of those must not meet its number again.
+        const std::string text = encode(handles);
+        insert_generation_.run(name, std::string_view(text), generation.begins, now());
+        generation.group = sqlite3_last_insert_rowid(connection_->handle());
+        note_group_.run(generation.group);
+        for (const std::int64_t id : left) drop_generation(id);
+        {
+            auto row = group_by_id_(generation.group);
+            row.next();
+            generation.number = row.integer(6);
+        }
+        std::vector<std::string> tables;
+        run_user([&](Transaction& transaction) { tables = install(transaction, generation.number); });
+        std::int64_t place = 0;
+        for (const auto& table : tables) {
+            const std::string built = detail::generation_table(table, generation.number);
+            if (!is_table_(built).next()) {
+                throw Error("rebuild '" + std::string(name) + "': its on_install asks for the table '" + table +
+                            "' and creates none of the name that it is given, '" + built + "'");
+            }
+            insert_table_.run(generation.group, ++place, table);
+        }
+        declared_[generation.group] = declared_[served];
+        forget_groups();
+        return generation;
+    }
+
+    std::size_t next_pass(const Generation& generation) {
+        const std::int64_t served = group(generation.group).served;
+        flush();
+        next_pass_.run(generation.group, served);
+        const auto woken = static_cast<std::size_t>(sqlite3_changes64(connection_->handle()));
+        if (woken > 0) forget_groups();
+        return woken;
+    }
+
+    void serve_generation(const Generation& generation, const std::function<void(Transaction&)>& on_install) {
+        const std::int64_t id = generation.group;
+        const std::string name = group(id).name;
+        const std::int64_t served = group(id).served;
+        const auto& now_handled = group(served).since;
+        const auto& built = group(id).since;
+        if (std::any_of(now_handled.begin(), now_handled.end(),
+                        [&](const auto& type) { return !built.contains(type.first); })) {
+            throw Error("rebuild '" + name +
+                        "': its group handles more types than when it was begun: rebuild it again");
+        }
+        flush();
+        // Views and triggers that name the table shall name the new one, whatever they are while it is away.
+        sqlite3_db_config(connection_->handle(), SQLITE_DBCONFIG_LEGACY_ALTER_TABLE, 1, nullptr);
+        const auto tables = tables_of(id);
+        for (const auto& table : tables) connection_->execute(("DROP TABLE IF EXISTS " + quoted(table)).c_str());
+        for (const auto& table : tables) {
+            connection_->execute(("ALTER TABLE " + quoted(detail::generation_table(table, generation.number)) +
+                                  " RENAME TO " + quoted(table))
+                                     .c_str());
+        }
+        serve_known_.run(served, id);
+        serve_unknown_.run(served, id);
+        serve_new_.run(served, id);
+        serve_group_.run(served, id);
+        delete_generation(id);
+        serve_number_.run(served, generation.number);
+        forget_groups();
+        schema_cookie_seen_ = -1;  // the tables that went took their triggers with them
+        choose_triggers();
+        changed_ = true;
+        if (on_install) run_user(on_install);
+    }
+
+    void drop_generation(std::int64_t id) {
+        std::int64_t number = 0;
+        {
+            auto row = group_by_id_(id);
+            if (!row.next() || row.integer(5) != 0) return;
+            number = row.integer(6);
+        }
+        flush();
+        for (const auto& table : tables_of(id)) {
+            connection_->execute(("DROP TABLE IF EXISTS " + quoted(detail::generation_table(table, number))).c_str());
+        }
+        delete_generation(id);
+        forget_groups();
     }
 
     void stop_group(std::int64_t id, std::string_view reason, const Failure* failure) {
@@ -1887,6 +2013,26 @@ private:
         recent_.push_back(message);
     }
 
+    // ---- generations
+
+    static std::string quoted(std::string_view name) {
+        std::string text = "\"";
+        for (const char c : name) text.append(c == '"' ? 2 : 1, c);
+        return text + '"';
+    }
+    /// The last that was asked for comes first: it may refer to those before it.
+    std::vector<std::string> tables_of(std::int64_t generation) {
+        std::vector<std::string> tables;
+        auto row = tables_of_(generation);
+        while (row.next()) tables.emplace_back(row.text(0));
+        return tables;
+    }
+    void delete_generation(std::int64_t id) {
+        delete_offsets_.run(id);
+        delete_tables_.run(id);
+        delete_group_.run(id);
+    }
+
     // ---- the schedule
 
     void move_to_log(const std::vector<std::int64_t>& rows, const std::vector<Messages>& messages) {
@@ -2187,6 +2333,10 @@ private:
         claim.pending = offset.pending.value_or(offset.acked + 1);
         claim.known = offset.known;
         claim.highest = offset.highest;
+        if (group.served != 0) {
+            const Offset* served = find_offset({group.served, stream});
+            claim.highest = served ? served->highest : 0;
+        }
         claim.begins = group.begins;
         claim.fence = offset.fence;
         claim.attempts = static_cast<int>(offset.attempts);
@@ -2591,11 +2741,56 @@ private:
         "payload) VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"};
     Statement update_recurring_{bank_, "UPDATE sourced_recurring SET due_at = ?, message_id = ? WHERE name = ?"};
     Statement delete_recurring_{bank_, "DELETE FROM sourced_recurring WHERE name = ?"};
-    Statement group_by_id_{bank_, "SELECT name, status, begins, scanned, handles FROM sourced_groups WHERE id = ?"};
+    Statement group_by_id_{
+        bank_, "SELECT name, status, begins, scanned, handles, active, generation FROM sourced_groups WHERE id = ?"};
     Statement group_by_name_{bank_, "SELECT id FROM sourced_groups WHERE name = ? AND active = 1"};
     Statement insert_group_{bank_,
-                            "INSERT INTO sourced_groups(name, generation, active, handles, begins, scanned, "
-                            "status, created_at) VALUES(?, 1, 1, ?, ?, ?, 'active', ?)"};
+                            "INSERT INTO sourced_groups(id, name, generation, active, handles, begins, scanned, "
+                            "status, created_at) VALUES(" SOURCED_PRIVATE_NEXT_GROUP
+                            ", ?, 1, 1, ?, ?, ?, 'active', ?)"};
+    Statement insert_generation_{
+        bank_,
+        "INSERT INTO sourced_groups(id, name, generation, active, handles, begins, scanned, status, created_at) "
+        "SELECT " SOURCED_PRIVATE_NEXT_GROUP ", ?1, 1 + max(generation), 0, ?2, ?3, ?3, 'active', ?4 "
+        "FROM sourced_groups WHERE name = ?1"};
+    Statement note_group_{bank_, "INSERT OR REPLACE INTO sourced_meta VALUES('last_group', ?)"};
+    Statement unserved_{bank_, "SELECT id FROM sourced_groups WHERE name = ? AND active = 0"};
+    Statement is_table_{bank_, "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?"};
+    Statement insert_table_{bank_, "INSERT INTO sourced_generations VALUES(?, ?, ?)"};
+    Statement tables_of_{bank_, "SELECT name FROM sourced_generations WHERE grp = ? ORDER BY place DESC"};
+    Statement delete_tables_{bank_, "DELETE FROM sourced_generations WHERE grp = ?"};
+    Statement delete_offsets_{bank_, "DELETE FROM sourced_offsets WHERE grp = ?"};
+    Statement delete_group_{bank_, "DELETE FROM sourced_groups WHERE id = ?"};
+    Statement next_pass_{
+        bank_,
+        "UPDATE sourced_offsets AS n SET state = 1, retry_at = NULL WHERE grp = ?1 AND state = 3 AND pending <= "
+        "(SELECT o.highest FROM sourced_offsets o WHERE o.grp = ?2 AND o.stream = n.stream)"};
+    // Streams that both have come to, that only the served one has, and that only the new one has. What is pending
+    // comes from `known`. Where the new one has found nothing yet, nothing is known behind what it has searched.
+    Statement serve_known_{
+        bank_,
+        "UPDATE sourced_offsets AS o SET acked = n.acked, known = max(n.known, n.acked), "
+        "highest = max(o.highest, n.acked), fence = max(o.fence, n.fence) + 1, "
+        "pending = CASE WHEN n.known > n.acked THEN n.acked + 1 END, "
+        "state = CASE WHEN n.known > n.acked THEN 1 ELSE 0 END, " SOURCED_PRIVATE_UNTROUBLED
+        "FROM sourced_offsets n WHERE o.grp = ?1 AND n.grp = ?2 AND n.stream = o.stream"};
+    Statement serve_unknown_{
+        bank_,
+        "UPDATE sourced_offsets AS o SET acked = min(o.acked, g.scanned), known = min(o.acked, g.scanned), "
+        "fence = o.fence + 1, pending = NULL, state = 0, " SOURCED_PRIVATE_UNTROUBLED
+        "FROM sourced_groups g WHERE o.grp = ?1 AND g.id = ?2 AND NOT EXISTS "
+        "(SELECT 1 FROM sourced_offsets n WHERE n.grp = ?2 AND n.stream = o.stream)"};
+    Statement serve_new_{
+        bank_,
+        "INSERT INTO sourced_offsets(grp, stream, acked, known, highest, pending, state, fence, attempts, deaths) "
+        "SELECT ?1, n.stream, n.acked, max(n.known, n.acked), n.highest, "
+        "CASE WHEN n.known > n.acked THEN n.acked + 1 END, CASE WHEN n.known > n.acked THEN 1 ELSE 0 END, "
+        "n.fence + 1, 0, 0 FROM sourced_offsets n WHERE n.grp = ?2 AND NOT EXISTS "
+        "(SELECT 1 FROM sourced_offsets o WHERE o.grp = ?1 AND o.stream = n.stream)"};
+    Statement serve_group_{bank_,
+                           "UPDATE sourced_groups AS o SET handles = n.handles, scanned = n.scanned "
+                           "FROM sourced_groups n WHERE o.id = ?1 AND n.id = ?2"};
+    Statement serve_number_{bank_, "UPDATE sourced_groups SET generation = ?2 WHERE id = ?1"};
     Statement update_handles_{bank_, "UPDATE sourced_groups SET handles = ? WHERE id = ?"};
     Statement update_scanned_{bank_, "UPDATE sourced_groups SET scanned = ? WHERE id = ?"};
     Statement stop_group_{bank_,
@@ -2890,6 +3085,7 @@ private:
         group.begins = row.integer(7);
         group.scanned = row.integer(8);
         for (const auto& [name, since] : handles_of(row.text(9))) group.types.push_back(name);
+        group.generation = row.integer(10);
         return group;
     }
 
@@ -2899,6 +3095,10 @@ private:
         const auto stream = reset.null(3) ? std::nullopt : std::optional(reset.integer(3));
         auto row = replay_of_(group, reset.integer(2), stream);
         if (!row.next() || row.integer(1) == 0 || row.integer(0) == row.integer(1)) return std::nullopt;
+        return share(row);
+    }
+    /// Columns: how much of how much is done, and the number to say it of.
+    static Progress share(const Cursor& row) {
         const double share = static_cast<double>(row.integer(0)) / static_cast<double>(row.integer(1));
         const std::int64_t total = row.integer(2);
         return Progress{static_cast<std::int64_t>(share * static_cast<double>(total)), total};
@@ -2923,6 +3123,10 @@ private:
                 group.reset_reason = row.text(1);
                 if (replaying) group.replay = replay_of(group.id, row);
             }
+        }
+        {
+            auto row = rebuild_of_(group.id, group.name);
+            if (row.next() && row.integer(1) > 0) group.rebuild = share(row);
         }
         if (group.retrying > 0) {
             auto row = retry_error_(group.id);
@@ -3001,7 +3205,7 @@ private:
                       "(SELECT count(*) FROM sourced_scheduled)"};
     Statement groups_{
         bank_,
-        "SELECT id, name, status, reason, error_type, error_text, error_position, begins, scanned, handles "
+        "SELECT id, name, status, reason, error_type, error_text, error_position, begins, scanned, handles, generation "
         "FROM sourced_groups WHERE active = 1 ORDER BY id"};
     Statement handles_{bank_, "SELECT handles FROM sourced_groups WHERE id = ?"};
     Statement offsets_of_{
@@ -3015,6 +3219,11 @@ private:
     Statement replay_of_{bank_,
                          "SELECT sum(max(min(acked, highest), ?2) - ?2), sum(highest - ?2), max(highest) - ?2 "
                          "FROM sourced_offsets WHERE grp = ?1 AND highest > ?2 AND coalesce(stream = ?3, 1)"};
+    Statement rebuild_of_{bank_,
+                          "SELECT coalesce(sum(min(n.acked, o.highest)), 0), sum(o.highest), max(o.highest) "
+                          "FROM sourced_groups g, sourced_offsets o LEFT JOIN sourced_offsets n "
+                          "ON n.grp = g.id AND n.stream = o.stream "
+                          "WHERE g.name = ?2 AND g.active = 0 AND o.grp = ?1 GROUP BY g.id"};
     Statement group_progress_{bank_, "SELECT status, scanned, handles FROM sourced_groups WHERE id = ?"};
     // Left to itself, SQLite takes the primary key and looks at every stream of the group.
     Statement any_ready_{bank_,
@@ -3050,6 +3259,8 @@ private:
 #undef SOURCED_PRIVATE_SELECT_MESSAGES
 #undef SOURCED_PRIVATE_SELECT_RECURRING
 #undef SOURCED_PRIVATE_RESET
+#undef SOURCED_PRIVATE_NEXT_GROUP
+#undef SOURCED_PRIVATE_UNTROUBLED
 
 Writer::UserTransaction::~UserTransaction() = default;
 Writer::UserTransaction::End::~End() { transaction_.reading_.reset(); }
@@ -3324,6 +3535,37 @@ public:
             writer_.note_change();
         };
         submit(unit, [&] { return "reset group '" + std::string(name) + "'"; });
+    }
+    Generation begin_generation(
+        std::string_view group,
+        const std::function<std::vector<std::string>(Transaction&, std::int64_t)>& install) override {
+        Generation generation;
+        Unit unit;
+        unit.alone = true;
+        unit.work = [&] { generation = writer_.begin_generation(group, install); };
+        submit(unit, [&] { return "begin to rebuild '" + std::string(group) + "'"; });
+        return generation;
+    }
+    std::size_t next_pass(const Generation& generation) override {
+        std::size_t woken = 0;
+        Unit unit;
+        unit.work = [&] { woken = writer_.next_pass(generation); };
+        unit.lasting = false;
+        submit(unit, [] { return std::string("go on with a rebuild"); });
+        return woken;
+    }
+    void serve_generation(const Generation& generation,
+                          const std::function<void(Transaction&)>& on_install) override {
+        Unit unit;
+        unit.alone = true;
+        unit.work = [&] { writer_.serve_generation(generation, on_install); };
+        submit(unit, [] { return std::string("end a rebuild"); });
+    }
+    void drop_generation(const Generation& generation) override {
+        Unit unit;
+        unit.alone = true;
+        unit.work = [&] { writer_.drop_generation(generation.group); };
+        submit(unit, [] { return std::string("drop a rebuild"); });
     }
     bool settled(std::int64_t group) override {
         bool settled = false;
@@ -4233,7 +4475,7 @@ private:
     Statement foreign_key_check_{bank_, "PRAGMA foreign_key_check"};
     Statement newest_{bank_, "SELECT position FROM sourced_messages ORDER BY position DESC LIMIT 1"};
     Statement types_{bank_, "SELECT id, name, kind FROM sourced_types"};
-    Statement groups_{bank_, "SELECT id, name, begins, scanned, handles FROM sourced_groups WHERE active = 1"};
+    Statement groups_{bank_, "SELECT id, name, begins, scanned, handles FROM sourced_groups"};
     Statement log_{bank_,
                    "SELECT position, stream, seq, type, schema, id, causation, correlation, recorded_at, "
                    "occurred_at, metadata, payload, erased_at, checksum FROM sourced_messages NOT INDEXED "

@@ -469,4 +469,514 @@ TEST_CASE("Reset: while workers are at it no message is lost, none is added twic
     CHECK(problems_of(directory.file()) == "");
 }
 
+// ==== Read models that are built anew ==========================================
+
+struct Late {
+    int amount = 0;
+    SOURCED_EVENT("till.late", amount)
+};
+
+/// Five kinds of read models; what they keep is multiplied by a factor, so that a rebuild shows.
+struct OwnRows : Projector<std::int64_t> {
+    explicit OwnRows(Diary& diary, int factor = 1) : Projector("own_rows") {
+        on_install([](Transaction& db) {
+            const std::string table = db.table("own_rows");
+            db.execute("create table if not exists " + table + " (id text primary key, sum integer not null)");
+            db.execute("create index if not exists own_rows_by_sum on " + table + " (sum)");
+        });
+        state([](std::string_view id, Reader& db) {
+            const auto row = db.row("select sum from " + db.table("own_rows") + " where id = ?", id);
+            return row ? row->integer(0) : 0;
+        });
+        event([&diary, factor](std::int64_t& sum, const Added& added, const Envelope& envelope) {
+            if (diary.before) diary.before(static_cast<const Message&>(envelope));
+            sum += added.amount * factor;
+        });
+        sync([&diary](const std::int64_t& sum, std::string_view id, const Batch& batch, Transaction& db) {
+            diary.note(id, batch);
+            db.execute("insert or replace into " + db.table("own_rows") + " values (?, ?)", id, sum);
+        });
+        on_reset([](Transaction& db) { db.execute("delete from " + db.table("own_rows")); });
+    }
+};
+struct OwnKeys : Projector<std::int64_t> {
+    explicit OwnKeys(int factor = 1) : Projector("own_keys") {
+        on_install([](Transaction& db) {
+            db.execute("create table if not exists " + db.table("own_keys") + " (id text primary key, sum integer)");
+        });
+        key([](const Added& added) { return added.amount % 2; });
+        state([](std::string_view id, Reader& db) {
+            const auto row = db.row("select sum from " + db.table("own_keys") + " where id = ?", id);
+            return row ? row->integer(0) : 0;
+        });
+        event([factor](std::int64_t& sum, const Added& added) { sum += added.amount * factor; });
+        sync([](const std::int64_t& sum, std::string_view id, Transaction& db) {
+            db.execute("insert or replace into " + db.table("own_keys") + " values (?, ?)", id, sum);
+        });
+    }
+};
+struct Folded : EventSourcedProjector<std::vector<int>> {
+    explicit Folded(int factor = 1) : EventSourcedProjector("folded") {
+        on_install([](Transaction& db) {
+            db.execute("create table if not exists " + db.table("folded") + " (id text primary key, sum integer)");
+        });
+        event([](std::vector<int>& all, const Added& added) { all.push_back(added.amount); });
+        sync([factor](const std::vector<int>& all, std::string_view id, Transaction& db) {
+            std::int64_t sum = 0;
+            for (const int each : all) sum += each * factor;
+            db.execute("insert or replace into " + db.table("folded") + " values (?, ?)", id, sum);
+        });
+    }
+};
+struct Ready : Projection<std::int64_t> {
+    explicit Ready(int factor = 1) : Projection("ready") {
+        event([factor](std::int64_t& sum, const Added& added) { sum += added.amount * factor; });
+    }
+};
+struct ReadyKeys : Projection<std::int64_t> {
+    explicit ReadyKeys(int factor = 1) : Projection("ready_keys") {
+        key([](const Added& added) { return added.amount % 2; });
+        event([factor](std::int64_t& sum, const Added& added) { sum += added.amount * factor; });
+    }
+};
+
+/// An App with all of them.
+struct Shop {
+    Shop(Options options, int factor) : app(std::move(options)) {
+        app.add<OwnRows>(diary, factor);
+        app.add<OwnKeys>(factor);
+        app.add<Folded>(factor);
+        ready = &app.add<Ready>(factor);
+        ready_keys = &app.add<ReadyKeys>(factor);
+    }
+    [[nodiscard]] std::vector<std::int64_t> sums() {
+        return {sum_in(app, "own_rows", "s1"), sum_in(app, "own_keys", "1"), sum_in(app, "folded", "s1"),
+                ready->get(app.store(), "s1").value_or(-1), ready_keys->get(app.store(), "1").value_or(-1)};
+    }
+    Diary diary{};
+    App app;
+    const Ready* ready = nullptr;
+    const ReadyKeys* ready_keys = nullptr;
+};
+constexpr std::array groups{"own_rows", "own_keys", "folded", "ready", "ready_keys"};
+using Numbers = std::vector<std::int64_t>;
+
+std::vector<std::string> tables_like(App& app, const std::string& pattern) {
+    std::vector<std::string> names;
+    app.store().read([&](Reader& db) {
+        for (const auto& row : db.query("select name from sqlite_master where name like ? order by name", pattern)) {
+            names.push_back(row.text(0));
+        }
+    });
+    return names;
+}
+
+TEST_CASE("Rebuild: every kind of read model is built anew by new code, and goes on from there") {
+    const Directory directory;
+    std::string path;
+    SUBCASE("in a file") { path = directory.file(); }
+    SUBCASE("in memory") {}
+    auto shop = std::make_unique<Shop>(Options{.path = path, .batch_size = 2}, 1);
+    for (const int amount : {1, 2, 3, 5}) {
+        shop->app.store().append("s1", {Added{amount}});
+        shop->app.store().append("s2", {Added{amount * 10}});
+    }
+    shop->app.run_until_idle();
+    CHECK(shop->sums() == Numbers{11, 9, 11, 11, 9});
+    int factor = 1;
+    if (!path.empty()) {
+        shop.reset();
+        factor = 100;
+        shop = std::make_unique<Shop>(Options{.path = path, .batch_size = 2}, factor);
+    }
+    for (const char* group : groups) {
+        const Rebuilt rebuilt = shop->app.rebuild(group);
+        CHECK(rebuilt.generation == 2);
+        CHECK(rebuilt.messages == 8);
+        CHECK(rebuilt.passes == 1);
+    }
+    CHECK(shop->sums() == Numbers{11 * factor, 9 * factor, 11 * factor, 11 * factor, 9 * factor});
+    CHECK(shop->app.run_until_idle() == 0);
+    CHECK(tables_like(shop->app, "%generation\\_%").empty());
+    shop->app.store().append("s1", {Added{7}});
+    CHECK(shop->app.run_until_idle() == 5);
+    CHECK(shop->sums() == Numbers{18 * factor, 16 * factor, 18 * factor, 18 * factor, 16 * factor});
+    CHECK(shop->app.rebuild("ready").generation == 3);
+    CHECK(shop->app.stats().group("ready").generation == 3);
+    CHECK(shop->app.stats().group("folded").generation == 2);
+    CHECK(shop->sums() == Numbers{18 * factor, 16 * factor, 18 * factor, 18 * factor, 16 * factor});
+    if (!path.empty()) CHECK(problems_of(path) == "");
+}
+
+TEST_CASE("Rebuild: the old one is read and kept up to date until the new one takes its place") {
+    const Directory directory;
+    {
+        Shop before({.path = directory.file()}, 1);
+        for (int i = 0; i < 40; ++i) before.app.store().append("s" + std::to_string(i % 4), {Added{1}});
+        before.app.run_until_idle();
+    }
+    Shop shop({.path = directory.file(), .batch_size = 3, .claim_count = 1}, 10);
+    std::vector<Progress> told;
+    bool beside = false;
+    shop.diary.take();
+    const Rebuilt rebuilt = shop.app.rebuild("own_rows", {.progress = [&](const Progress& progress) {
+        told.push_back(progress);
+        CHECK(shop.app.stats().group("own_rows").generation == 1);
+        if (told.size() == 1) {
+            CHECK(sum_in(shop.app, "own_rows", "s1") == 10);
+            shop.app.store().append("s1", {Added{1}});
+            shop.app.store().append("new", {Added{1}});
+            CHECK(shop.app.run_until_idle() == 10);  // five read models, the old one among them
+        }
+        CHECK(sum_in(shop.app, "own_rows", "s1") == 20);
+        beside |= !tables_like(shop.app, "own_rows_generation_2").empty();
+        const auto seen = shop.app.stats().group("own_rows").rebuild;
+        REQUIRE(seen);
+        CHECK(seen->total == 42);
+        CHECK(problems_of(directory.file()) == "");
+    }});
+    CHECK(beside);
+    CHECK(rebuilt.messages == 42);
+    CHECK(sum_in(shop.app, "own_rows", "s1") == 110);
+    CHECK(sum_in(shop.app, "own_rows", "new") == 10);
+    REQUIRE(told.size() > 10);
+    CHECK(std::is_sorted(told.begin(), told.end(), [](const auto& a, const auto& b) { return a.done < b.done; }));
+    CHECK(told.front().total == 40);
+    CHECK(told.back().done == told.back().total);
+    CHECK_FALSE(shop.app.stats().group("own_rows").rebuild);
+    // What the new one handled was a replay, all of it.
+    Seen live;
+    for (const auto& seen : shop.diary.take()) {
+        if (!seen.replay) live.push_back(seen);
+    }
+    CHECK(live == Seen{{"s1", 1, false}, {"new", 1, false}});
+    CHECK(shop.app.run_until_idle() == 0);
+    CHECK(problems_of(directory.file()) == "");
+}
+
+TEST_CASE("Rebuild: what the old one has not handled stays live for the workers, so no effect is lost or repeated") {
+    Shop shop({}, 1);
+    shop.app.store().append("s1", {Added{1}, Added{2}});
+    shop.app.run_until_idle();
+    shop.app.store().append("s1", {Added{3}});
+    shop.app.store().append("s2", {Added{4}});
+    shop.diary.take();
+    CHECK(shop.app.rebuild("own_rows").messages == 2);
+    CHECK(shop.diary.take() == Seen{{"s1", 1, true}, {"s1", 2, true}});
+    shop.app.run_until_idle();
+    CHECK(shop.diary.take() == Seen{{"s1", 3, false}, {"s2", 4, false}});
+    shop.app.reset_group("own_rows");
+    shop.app.run_until_idle();
+    for (const auto& seen : shop.diary.take()) CHECK(seen.replay);
+    CHECK(sum_in(shop.app, "own_rows", "s1") == 6);
+    CHECK(sum_in(shop.app, "own_rows", "s2") == 4);
+}
+
+struct WithLate : Projection<std::int64_t> {
+    explicit WithLate(bool late) : Projection("with_late") {
+        event([](std::int64_t& sum, const Added& added) { sum += added.amount; });
+        if (late) event([](std::int64_t& sum, const Late& event) { sum += 100 * event.amount; });
+    }
+};
+
+TEST_CASE("Rebuild: a type that was added later gets its history") {
+    const Directory directory;
+    {
+        App app({.path = directory.file()});
+        app.add<WithLate>(false);
+        app.store().append("s1", {Added{1}, Late{1}, Added{1}, Late{1}});
+        app.store().append("only-late", {Late{3}});
+        app.run_until_idle();
+    }
+    App app({.path = directory.file()});
+    const auto& with_late = app.add<WithLate>(true);
+    app.store().append("s1", {Late{1}});
+    app.run_until_idle();
+    CHECK(with_late.get(app.store(), "s1") == 102);
+    CHECK(with_late.get(app.store(), "only-late") == std::nullopt);
+    app.rebuild("with_late");
+    CHECK(with_late.get(app.store(), "s1") == 302);
+    CHECK(with_late.get(app.store(), "only-late") == 300);
+    CHECK(app.run_until_idle() == 0);
+    CHECK(problems_of(directory.file()) == "");
+}
+
+struct FromNow : Projection<std::int64_t> {
+    FromNow() : Projection("from_now") {
+        options({.start_from = Start::now()});
+        event([](std::int64_t& sum, const Added& added) { sum += added.amount; });
+    }
+};
+
+TEST_CASE("Rebuild: it begins where the group began") {
+    App app;
+    app.store().append("s1", {Added{1}});
+    const auto& from_now = app.add<FromNow>();
+    app.store().append("s1", {Added{2}});
+    app.run_until_idle();
+    CHECK(from_now.get(app.store(), "s1") == 2);
+    CHECK(app.rebuild("from_now").messages == 1);
+    CHECK(from_now.get(app.store(), "s1") == 2);
+}
+
+TEST_CASE("Rebuild: a message that cannot be handled ends it, and the old one goes on") {
+    const Directory directory;
+    Shop shop({.path = directory.file(), .batch_size = 2}, 1);
+    shop.app.store().append("s1", {Added{1}, Added{2}, Added{3}});
+    shop.app.run_until_idle();
+    shop.diary.before = [](const Message& message) {
+        if (message.seq == 3) throw std::runtime_error("three is too many");
+    };
+    CHECK(error_of([&] { shop.app.rebuild("own_rows"); }) ==
+          "rebuild 'own_rows': 's1' failed at position 3: three is too many");
+    shop.diary.before = nullptr;
+    CHECK(tables_like(shop.app, "own_rows_generation%").empty());
+    CHECK(sum_in(shop.app, "own_rows", "s1") == 6);
+    CHECK(shop.app.stats().group("own_rows").active);
+    CHECK(error_of([&] {
+              shop.app.rebuild("own_rows", {.progress = [](const Progress&) { throw Error("enough"); }});
+          }) == "enough");
+    CHECK(tables_like(shop.app, "own_rows_generation%").empty());
+    shop.app.store().append("s1", {Added{4}});
+    shop.app.run_until_idle();
+    CHECK(sum_in(shop.app, "own_rows", "s1") == 10);
+    CHECK(shop.app.rebuild("own_rows").messages == 4);
+    CHECK(problems_of(directory.file()) == "");
+}
+
+struct NoInstall : Projector<int> {
+    NoInstall() : Projector("no_install") {
+        event([](int&, const Added&) {});
+        sync([](const int&, Transaction&) {});
+    }
+};
+struct NoSync : EventSourcedProjector<int> {
+    NoSync() : EventSourcedProjector("no_sync") {
+        event([](int&, const Added&) {});
+    }
+};
+struct PlainTable : Projector<int> {
+    PlainTable(bool asks, bool creates) : Projector("plain") {
+        on_install([asks, creates](Transaction& db) {
+            db.execute("create table if not exists plain (id text primary key, sum integer)");
+            if (!asks) return;
+            const std::string table = db.table("plain");
+            if (creates) db.execute("create table if not exists " + table + " (id text primary key, sum integer)");
+        });
+        event([](int& count, const Added&) { ++count; });
+        sync([](const int& count, std::string_view id, Transaction& db) {
+            db.execute("insert or replace into plain values (?, ?)", id, count);
+        });
+    }
+};
+
+TEST_CASE("Rebuild: what cannot be rebuilt is refused with a sentence that says what to do") {
+    const std::string advice =
+        "; create its tables in on_install, under the names that db.table(\"name\") gives, and ask for them wherever "
+        "they are used";
+    App app;
+    app.add<NoInstall>();
+    app.add<NoSync>();
+    app.add<Till>();
+    CHECK(error_of([&] { app.rebuild("no_install"); }) == "rebuild 'no_install': it has no on_install" + advice);
+    CHECK(error_of([&] { app.rebuild("no_sync"); }) ==
+          "rebuild 'no_sync': it has no sync, so nothing is kept of it" + advice);
+    CHECK(error_of([&] { app.rebuild("till"); }) ==
+          "rebuild 'till': only projectors keep a read model that can be built anew");
+    CHECK_THROWS_WITH_AS(app.rebuild("nobody"), "rebuild 'nobody': no reactor of this name was added", NotRegistered);
+    const auto plain = [&](bool asks, bool creates) {
+        App one;
+        one.add<PlainTable>(asks, creates);
+        one.store().append("s1", {Added{1}});
+        one.run_until_idle();
+        one.store().transaction([](Transaction& db) { db.execute("update plain set sum = 7"); });
+        const std::string error = error_of([&] { one.rebuild("plain"); });
+        CHECK(sum_in(one, "plain", "s1") == 7);  // what is read is not touched
+        CHECK(tables_like(one, "plain\\_generation%").empty());
+        return error;
+    };
+    CHECK(plain(false, false) == "rebuild 'plain': its on_install asks for no table" + advice);
+    CHECK(plain(true, false) ==
+          "rebuild 'plain': its on_install asks for the table 'plain' and creates none of the name that it is given, "
+          "'plain_generation_2'");
+    CHECK(plain(true, true) ==
+          "rebuild 'plain': 's1' failed at position 1: rebuild 'plain': its sync wrote and asked for no table" +
+              advice);
+}
+
+/// Looks into another's read model while it is built itself.
+struct Curious : Projector<std::int64_t> {
+    explicit Curious(const Ready*& ready) : Projector("curious") {
+        on_install([](Transaction& db) {
+            db.execute("create table if not exists " + db.table("curious") + " (id text primary key, sum integer)");
+        });
+        event([](std::int64_t& sum, const Added& added) { sum += added.amount; });
+        sync([&ready](const std::int64_t&, std::string_view id, Transaction& db) {
+            db.execute("insert or replace into " + db.table("curious") + " values (?, ?)", id,
+                       ready->get(db, id).value_or(-1));
+        });
+    }
+};
+
+TEST_CASE("Rebuild: the tables of others keep their names") {
+    Shop shop({}, 1);
+    shop.app.add<Curious>(shop.ready);
+    shop.app.store().append("s1", {Added{5}});
+    shop.app.run_until_idle();
+    shop.app.rebuild("curious");
+    CHECK(sum_in(shop.app, "curious", "s1") == 5);
+}
+
+TEST_CASE("Rebuild: indexes, views and triggers on the table are there afterwards") {
+    const Directory directory;
+    Shop shop({.path = directory.file()}, 1);
+    shop.app.store().append("s1", {Added{5}});
+    shop.app.run_until_idle();
+    shop.app.store().transaction(
+        [](Transaction& db) { db.execute("create view rich as select id from own_rows where sum > 4"); });
+    for (int i = 0; i < 2; ++i) {
+        shop.app.rebuild("own_rows");
+        CHECK(tables_like(shop.app, "own_rows%") == std::vector<std::string>{"own_rows", "own_rows_by_sum"});
+        shop.app.store().read([](Reader& db) { CHECK(db.row("select id from rich")->text(0) == "s1"); });
+    }
+    CHECK(problems_of(directory.file()) == "");
+}
+
+TEST_CASE("Rebuild: two at once: within a process one is refused, between processes the later one goes on") {
+    const Directory directory;
+    Shop one({.path = directory.file()}, 1);
+    Shop two({.path = directory.file()}, 1);
+    for (int i = 0; i < 10; ++i) one.app.store().append("s1", {Added{1}});
+    one.app.run_until_idle();
+    bool tried = false;
+    const std::string first = error_of([&] {
+        one.app.rebuild("own_rows", {.progress = [&](const Progress&) {
+            if (std::exchange(tried, true)) return;
+            CHECK(error_of([&] { one.app.rebuild("own_rows"); }) == "rebuild 'own_rows': that is under way already");
+            one.app.rebuild("ready");
+            CHECK(two.app.rebuild("own_rows").generation == 3);
+        }});
+    });
+    CHECK(first == "rebuild 'own_rows': another process has begun to rebuild it");
+    CHECK(one.sums() == Numbers{10, 10, 10, 10, 10});
+    CHECK(one.app.stats().group("own_rows").generation == 3);
+    CHECK(tables_like(one.app, "%generation\\_%").empty());
+    CHECK(one.app.rebuild("own_rows").generation == 4);
+    CHECK(problems_of(directory.file()) == "");
+}
+
+TEST_CASE("Rebuild: when another program adds types to the group meanwhile, it has to be begun again") {
+    const Directory directory;
+    App old({.path = directory.file()});
+    const auto& with_late = old.add<WithLate>(false);
+    old.store().append("s1", {Added{1}});
+    old.run_until_idle();
+    const std::string error = error_of([&] {
+        old.rebuild("with_late", {.progress = [&](const Progress&) {
+            App fresh({.path = directory.file()});
+            fresh.add<WithLate>(true);
+        }});
+    });
+    CHECK(error == "rebuild 'with_late': its group handles more types than when it was begun: rebuild it again");
+    CHECK(error_of([&] { old.rebuild("with_late"); }) ==
+          "rebuild 'with_late': its group handles types that this program does not");
+    CHECK(with_late.get(old.store(), "s1") == 1);
+    CHECK(problems_of(directory.file()) == "");
+}
+
+TEST_CASE("child: rebuilder" * doctest::skip()) {
+    Shop shop({.path = support::Child::arguments().at(0), .batch_size = 1, .claim_count = 1}, 10);
+    shop.app.rebuild("own_rows", {.progress = [](const Progress& progress) {
+        if (progress.done < 5) return;
+        support::Child::report("in the middle");
+        (void)support::Child::told();
+    }});
+}
+
+TEST_CASE("Rebuild: a process that dies over it leaves the old one served, and the next begins anew") {
+    const Directory directory;
+    Shop shop({.path = directory.file(), .claim_time = 10s}, 1);
+    for (int i = 0; i < 20; ++i) shop.app.store().append("s" + std::to_string(i % 3), {Added{1}});
+    shop.app.run_until_idle();
+    {
+        support::Child child("rebuilder", {directory.file()});
+        REQUIRE(child.line() == "in the middle");
+        child.signal(SIGKILL);
+        CHECK(child.wait() == 128 + SIGKILL);
+    }
+    CHECK(tables_like(shop.app, "own_rows_generation%") == std::vector<std::string>{"own_rows_generation_2"});
+    CHECK(shop.app.stats().group("own_rows").rebuild);
+    CHECK(problems_of(directory.file()) == "");
+    shop.app.store().append("s1", {Added{1}});
+    shop.app.run_until_idle();
+    CHECK(sum_in(shop.app, "own_rows", "s1") == 8);
+    CHECK(shop.app.rebuild("own_rows").generation == 3);
+    CHECK(sum_in(shop.app, "own_rows", "s1") == 8);
+    CHECK(tables_like(shop.app, "own_rows_generation%").empty());
+    CHECK(problems_of(directory.file()) == "");
+}
+
+TEST_CASE("child: appender" * doctest::skip()) {
+    App app({.path = support::Child::arguments().at(0), .busy_timeout = 1min});
+    support::Child::report("ready");
+    if (!support::Child::told()) return;
+    for (int i = 0; i < 150; ++i) app.store().append("s" + std::to_string(i % 5), {Added{1}});
+    support::Child::report("done");
+}
+
+TEST_CASE("Rebuild: while workers run, another process appends and readers read, nothing is ever missing or mixed") {
+    const Directory directory;
+    constexpr int factor = 1000;
+    constexpr int many = 400;
+    {
+        Shop before({.path = directory.file()}, 1);
+        for (int i = 0; i < many; ++i) before.app.store().append("s" + std::to_string(i % 5), {Added{1}});
+        before.app.run_until_idle();
+    }
+    Shop shop({.path = directory.file(), .batch_size = 7, .claim_count = 2, .busy_timeout = 1min}, factor);
+    support::Child child("appender", {directory.file()});
+    REQUIRE(child.line() == "ready");
+
+    std::atomic<bool> over{false};
+    std::atomic<int> wrong{0};
+    std::atomic<int> looked{0};
+    std::thread reader([&] {
+        // The old rows are small, or mostly so once the workers write by the new factor; the new ones are all large.
+        while (!over) {
+            shop.app.store().read([&](Reader& db) {
+                const auto row = db.row("select count(*), min(sum) from own_rows");
+                const auto group = db.row(
+                    "select generation from sourced_groups where name = 'own_rows' and active = 1");
+                const bool fresh = group->integer(0) == 2;
+                const std::int64_t least = row->integer(1);
+                // A row of the old generation counts 80 messages by the old factor.
+                if (row->integer(0) != 5 || least < 80 || fresh != (least % factor == 0)) ++wrong;
+                ++looked;
+            });
+        }
+    });
+    shop.app.start(2);
+    child.tell("go");
+    const Rebuilt rebuilt = shop.app.rebuild("own_rows");
+    CHECK(rebuilt.messages >= many);
+    CHECK(child.line() == "done");
+    for (const char* group : groups) {
+        if (group != groups[0]) shop.app.rebuild(group);
+    }
+    REQUIRE(shop.app.wait_until_idle(60s));
+    over = true;
+    reader.join();
+    shop.app.stop();
+    CHECK(wrong == 0);
+    CHECK(looked > 0);
+    std::int64_t sum = 0;
+    for (int i = 0; i < 5; ++i) sum += sum_in(shop.app, "own_rows", "s" + std::to_string(i));
+    CHECK(sum == (many + 150) * factor);
+    CHECK(sum_in(shop.app, "folded", "s1") == sum / 5);
+    CHECK(shop.ready->get(shop.app.store(), "s1") == sum / 5);
+    CHECK(shop.ready_keys->get(shop.app.store(), "1") == sum);
+    CHECK(sum_in(shop.app, "own_keys", "1") == sum);
+    CHECK(problems_of(directory.file()) == "");
+}
+
 }  // namespace replay_test

@@ -12,6 +12,7 @@
 //   Store        the log, the schedule, and how groups get through them
 //   Verify       is the file what it promises to be?
 //   App          reactors, a store and the threads that bring them together
+//   Topology     what a program consists of, as data and as a picture
 //   Testing      given / when / then, for one reactor and for several
 //
 // The smallest program (samples/smallest.cpp, shortened):
@@ -2916,6 +2917,9 @@ private:
     [[nodiscard]] SOURCED_API WorkflowEnd do_look(std::string_view stream);
     [[nodiscard]] SOURCED_API WorkflowEnd do_wait(std::string_view stream, Duration timeout);
 
+    friend class Topology;
+    [[nodiscard]] SOURCED_API std::vector<const detail::Definition*> definitions() const;
+
     std::unique_ptr<detail::Engine> engine_;
 };
 
@@ -2974,6 +2978,78 @@ private:
     std::string id_;
     std::string stream_;
 };
+
+}  // namespace sourced
+
+// =============================================================================
+// Topology: what a program consists of, as data and as a picture
+// =============================================================================
+
+namespace sourced {
+
+/// One part of a program: a command, an event, a read model, or an automation, which is what answers an event.
+struct TopologyNode {
+    enum class Type { command, event, automation, readmodel };
+
+    Type type = Type::command;
+    /// Of a command or event its type name. Of others `<event>-<group>-aut`, `<group>-aut` for what answers several,
+    /// `<group>-rm`; should a type have that name, `-2` and so on behind it.
+    std::string id{};
+    std::string name{};
+    /// The reactor that it belongs to, the first that was added if there are several. Empty: of none, like a command
+    /// that is sent and that nobody here handles.
+    std::string group{};
+    /// Ids: the events that wake an automation or change a read model; of a projector's automation the read model.
+    std::vector<std::string> consumes{};
+    /// Ids: of a command its events, of an automation what it sends, of a read model its automations. Null: unknown,
+    /// since the handler's return type does not say it and no `produces<...>()` does.
+    std::optional<std::vector<std::string>> produces{std::in_place};
+    std::string schema{};  ///< JSON Schema of a command's or event's payload
+
+    [[nodiscard]] bool operator==(const TopologyNode&) const = default;
+};
+
+/// The graph of commands, events, automations and read models of an App, from what its reactors declare. Nothing is
+/// run, and an App in memory will do:
+///
+///     sourced::App app;
+///     app.add<Cart>();
+///     app.add<Totals>();
+///     std::cout << sourced::Topology(app).mermaid();
+///
+/// A value; it does not refer to the App.
+class Topology {
+public:
+    SOURCED_API explicit Topology(const App& app);
+    explicit Topology(std::vector<TopologyNode> nodes) : nodes_(std::move(nodes)) {}
+
+    /// Reactor by reactor in the order they were added, each with its commands and events, then its read model, then
+    /// its automations; at the end what belongs to none. A type stands there once.
+    [[nodiscard]] const std::vector<TopologyNode>& nodes() const noexcept { return nodes_; }
+    /// The node with this id, or null.
+    [[nodiscard]] SOURCED_API const TopologyNode* find(std::string_view id) const;
+
+    /// An array with an object for each node, one a line; members as in TopologyNode, `schema` as JSON.
+    [[nodiscard]] SOURCED_API std::string json() const;
+    /// A Mermaid flowchart. What is unknown is drawn as a question mark.
+    [[nodiscard]] SOURCED_API std::string mermaid() const;
+    /// The same for Graphviz.
+    [[nodiscard]] SOURCED_API std::string dot() const;
+
+private:
+    std::vector<TopologyNode> nodes_;
+};
+
+/// Replaces what stands between these two lines of a Markdown file by the picture as Mermaid, and leaves the rest as it
+/// is, line ends too. Meant for commit hooks.
+///
+///     <!-- sourced:topology -->
+///     <!-- /sourced:topology -->
+///
+/// True when the file was changed; one that is right already is not touched. Lines inside of code fences are no
+/// markers. Throws Error when the file cannot be read or written, or does not have each marker once, the first one
+/// first; it is as it was then.
+SOURCED_API bool update_markdown(const std::string& path, const Topology& topology);
 
 }  // namespace sourced
 
@@ -6789,6 +6865,7 @@ Stage stage() {
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <rapidjson/error/en.h>
@@ -6802,6 +6879,7 @@ Stage stage() {
 #include <csignal>
 #include <cstdlib>
 #include <deque>
+#include <iterator>
 #include <map>
 #include <mutex>
 #include <new>
@@ -11231,6 +11309,11 @@ public:
 
     [[nodiscard]] Store& store() noexcept { return *store_; }
     [[nodiscard]] const Registry& registry() const noexcept { return registry_; }
+    [[nodiscard]] std::vector<const Definition*> definitions() const {
+        std::vector<const Definition*> definitions;
+        for (const auto& member : members_) definitions.push_back(member->definition);
+        return definitions;
+    }
 
     // ---- notifying
 
@@ -13324,6 +13407,459 @@ std::pair<detail::Box, std::int64_t> App::do_load(const detail::Definition& defi
     return engine_->load(definition, stream, upto);
 }
 Reactor& App::find(const std::type_info& type) { return engine_->find(type); }
+std::vector<const detail::Definition*> App::definitions() const { return engine_->definitions(); }
+
+}  // namespace sourced
+// ==== Topology =================================================================
+
+namespace sourced {
+
+namespace detail {
+
+namespace {
+
+/// Collects the nodes of an App.
+class Surveyor {
+public:
+    explicit Surveyor(const Registry& registry) : registry_(registry) {
+        for (const auto* type : registry.types()) taken_.insert(type->name);
+    }
+
+    void survey(const Definition& definition) {
+        using Role = Definition::Role;
+        const auto types = types_of(definition);
+        for (const auto& type : types) {
+            const auto command = definition.commands.find(type);
+            if (command != definition.commands.end()) {
+                add_command(type, definition.name, named(command->second.produces));
+            } else {
+                add_type(type, is_command(type) ? Type::command : Type::event, definition.name);
+            }
+        }
+        TopologyNode model;
+        if (definition.role == Role::projector) {
+            model = {Type::readmodel, own_id(definition.name + "-rm"), definition.name, definition.name, {}, {}, {}};
+            model.produces.emplace();
+            std::copy_if(types.begin(), types.end(), std::back_inserter(model.consumes),
+                         [&](const auto& type) { return definition.events.contains(type); });
+        }
+        std::vector<TopologyNode> automations;
+        std::optional<TopologyNode> rest;  // what answers several types as one
+        for (const auto& type : types) {
+            const auto found = definition.reactions.find(type);
+            if (found == definition.reactions.end()) continue;
+            const auto* reaction = &found->second;
+            const auto consumed = model.id.empty() ? type : model.id;
+            const auto produced = named(reaction->produces);
+            if (!reaction->wildcard && reaction->call) {
+                automations.push_back({Type::automation, own_id(type + "-" + definition.name + "-aut"), "on " + type,
+                                       definition.name, {consumed}, produced, {}});
+                continue;
+            }
+            if (!rest) {
+                const auto name = reaction->wildcard ? "on any other event" : definition.name;
+                rest = {Type::automation, own_id(definition.name + "-aut"), name, definition.name, {}, produced, {}};
+            }
+            insert(rest->consumes, consumed);
+            if (!produced || !rest->produces) rest->produces.reset();
+            else for (const auto& each : *produced) insert(*rest->produces, each);
+        }
+        if (rest) automations.push_back(std::move(*rest));
+        for (const auto& automation : automations) {
+            if (!model.id.empty()) model.produces->push_back(automation.id);
+            for (const auto& produced : automation.produces.value_or(std::vector<std::string>())) {
+                if (registry_.find(produced, Kind::event)) add_type(produced, Type::event, definition.name);
+            }
+        }
+        if (!model.id.empty()) nodes_.push_back(std::move(model));
+        std::move(automations.begin(), automations.end(), std::back_inserter(nodes_));
+    }
+
+    /// What is produced, but handled nowhere, comes last.
+    std::vector<TopologyNode> finish() && {
+        const std::size_t end = nodes_.size();
+        for (std::size_t i = 0; i < end; ++i) {
+            if (nodes_[i].type == Type::readmodel || !nodes_[i].produces) continue;
+            const bool from_command = nodes_[i].type == Type::command;
+            const auto produced = *nodes_[i].produces;
+            for (const auto& type : produced) {
+                const bool command = registry_.find(type) ? is_command(type) : !from_command;
+                add_type(type, command ? Type::command : Type::event, {});
+            }
+        }
+        return std::move(nodes_);
+    }
+
+private:
+    using Type = TopologyNode::Type;
+
+    static void insert(std::vector<std::string>& list, const std::string& text) {
+        if (std::find(list.begin(), list.end(), text) == list.end()) list.push_back(text);
+    }
+
+    /// The name of today: handlers stand under the old ones too.
+    [[nodiscard]] std::string named(const std::string& type) const {
+        const auto* info = registry_.find(type);
+        return info ? info->name : type;
+    }
+    [[nodiscard]] std::optional<std::vector<std::string>> named(
+        const std::optional<std::vector<std::string>>& types) const {
+        if (!types) return std::nullopt;
+        std::vector<std::string> names;
+        for (const auto& type : *types) insert(names, named(type));
+        return names;
+    }
+    [[nodiscard]] bool is_command(const std::string& type) const {
+        return registry_.find(type, Kind::command) != nullptr;
+    }
+    [[nodiscard]] std::vector<std::string> types_of(const Definition& definition) const {
+        std::vector<std::string> types;
+        for (const auto& type : definition.order) insert(types, named(type));
+        return types;
+    }
+    std::string own_id(const std::string& wanted) {
+        std::string id = wanted;
+        for (int number = 2; !taken_.insert(id).second; ++number) id = wanted + "-" + std::to_string(number);
+        return id;
+    }
+
+    void add_type(const std::string& type, Type as, const std::string& group) {
+        if (!types_.insert(type).second) return;
+        const auto* info = registry_.find(type);
+        TopologyNode node{as, type, type, group, {}, {}, info && info->json_schema ? info->json_schema() : "{}"};
+        node.produces.emplace();
+        nodes_.push_back(std::move(node));
+    }
+    void add_command(const std::string& type, const std::string& group,
+                     std::optional<std::vector<std::string>> produces) {
+        const auto events = produces.value_or(std::vector<std::string>());
+        if (!types_.contains(type)) {
+            add_type(type, Type::command, group);
+            nodes_.back().produces = std::move(produces);
+        }
+        for (const auto& event : events) add_type(event, Type::event, group);
+    }
+
+    const Registry& registry_;
+    std::vector<TopologyNode> nodes_;
+    std::unordered_set<std::string> types_;  // that have a node
+    std::unordered_set<std::string> taken_;  // ids
+};
+
+/// What `write` makes of each character: what is no UTF-8 becomes U+FFFD, control characters become spaces.
+template <class Write>
+std::string each_character(std::string_view text, const Write& write) {
+    std::string result;
+    const char* const end = text.data() + text.size();
+    for (const char* at = text.data(); at != end;) {
+        const std::size_t length = utf8_length(at, end);
+        if (length == 0) {
+            result += "\xEF\xBF\xBD";
+            ++at;
+        } else if (length == 1) {
+            const char c = *at++;
+            if (static_cast<unsigned char>(c) < 0x20 || c == 0x7F) result += ' ';
+            else write(result, c);
+        } else {
+            result.append(at, length);
+            at += length;
+        }
+    }
+    return result;
+}
+
+bool is_plain(char c) noexcept {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
+}
+
+/// A topology as a drawing program is told: names for nodes that any of them takes, and which arrow is there once.
+class Picture {
+public:
+    using Type = TopologyNode::Type;
+    struct Arrow {
+        std::string from;
+        std::string to;
+        bool unknown = false;  // to a question mark
+    };
+    struct Cluster {
+        std::string name;   // of the cluster itself
+        std::string group;  // empty: these stand alone
+        std::vector<std::size_t> nodes;
+    };
+
+    explicit Picture(const std::vector<TopologyNode>& nodes) {
+        constexpr std::string_view prefixes[] = {"command_", "event_", "automation_", "readmodel_"};
+        for (const auto& node : nodes) {
+            names.push_back(name(prefixes[static_cast<std::size_t>(node.type)], node.id));
+            by_id_.emplace(node.id, names.back());
+        }
+        std::unordered_map<std::string, std::size_t> places;
+        for (std::size_t i = 0; i < nodes.size(); ++i) {
+            const auto& group = nodes[i].group;
+            const auto [place, fresh] = places.emplace(group, clusters.size());
+            if (fresh) clusters.push_back({group.empty() ? group : name("group_", group), group, {}});
+            clusters[place->second].nodes.push_back(i);
+        }
+        for (auto& cluster : clusters) {
+            // A frame around one node that is called the same says nothing.
+            if (cluster.nodes.size() == 1 && nodes[cluster.nodes.front()].name == cluster.group) cluster.name.clear();
+        }
+        for (std::size_t i = 0; i < nodes.size(); ++i) {
+            for (const auto& id : nodes[i].consumes) arrow(id, nodes[i].id);
+            if (!nodes[i].produces) {
+                const auto mark = name("unknown_", nodes[i].id);
+                unknown.push_back(mark);
+                arrows.push_back({names[i], mark, true});
+            } else {
+                for (const auto& id : *nodes[i].produces) arrow(nodes[i].id, id);
+            }
+        }
+    }
+
+    std::vector<std::string> names;  // of the nodes
+    std::vector<std::string> unknown;
+    std::vector<Cluster> clusters;
+    std::vector<Arrow> arrows;
+
+private:
+    std::string name(std::string_view prefix, std::string_view id) {
+        std::string wanted(prefix);
+        for (const char c : id) wanted += is_plain(c) ? c : '_';
+        std::string result = wanted;
+        for (int number = 2; !used_.insert(result).second; ++number) result = wanted + "_" + std::to_string(number);
+        return result;
+    }
+    void arrow(const std::string& from, const std::string& to) {
+        const auto start = by_id_.find(from);
+        const auto end = by_id_.find(to);
+        if (start == by_id_.end() || end == by_id_.end()) return;
+        if (drawn_.insert(start->second + " " + end->second).second) arrows.push_back({start->second, end->second});
+    }
+
+    std::unordered_map<std::string, std::string> by_id_;
+    std::unordered_set<std::string> used_;
+    std::unordered_set<std::string> drawn_;
+};
+
+/// A label between quotes: letters and digits as they are, and what means nothing to Mermaid or Markdown.
+std::string mermaid_label(std::string_view text) {
+    if (text.empty()) return "\" \"";  // it takes no label for a mistake
+    return '"' + each_character(text, [](std::string& out, char c) {
+               if (is_plain(c) || c == ' ' || c == '.' || c == '_' || c == '-' || c == '/' || c == ':' || c == '?') {
+                   out += c;
+               } else {
+                   out += '#' + std::to_string(static_cast<int>(c)) + ';';
+               }
+           }) + '"';
+}
+
+std::string dot_label(std::string_view text) {
+    return '"' + each_character(text, [](std::string& out, char c) {
+               if (c == '&') out += "&amp;";
+               else if (c == '"' || c == '\\') (out += '\\') += c;
+               else out += c;
+           }) + '"';
+}
+
+std::string json_text(std::string_view text) {
+    return encode(each_character(text, [](std::string& out, char c) { out += c; }));
+}
+
+std::string json_list(const std::vector<std::string>& texts) {
+    std::string list = "[";
+    for (const auto& text : texts) list += (list.size() > 1 ? "," : "") + json_text(text);
+    return list + "]";
+}
+
+std::string_view type_name(TopologyNode::Type type) {
+    constexpr std::string_view names[] = {"command", "event", "automation", "readmodel"};
+    return names[static_cast<std::size_t>(type)];
+}
+
+std::string whole_file(const std::string& path) {
+    const int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+    std::string text;
+    char buffer[4096];
+    ::ssize_t size = -1;
+    while (file >= 0 && (size = ::read(file, buffer, sizeof buffer)) > 0) {
+        text.append(buffer, static_cast<std::size_t>(size));
+    }
+    const int error = errno;
+    if (file >= 0) ::close(file);
+    if (size < 0) throw Error("update '" + path + "': it cannot be read: " + std::strerror(error));
+    return text;
+}
+
+/// Whole or not at all: written beside it, then renamed.
+void replace_file(const std::string& path, const std::string& text) {
+    // A link stays a link.
+    const std::unique_ptr<char, void (*)(void*)> target(::realpath(path.c_str(), nullptr), std::free);
+    struct stat before {};
+    std::string fresh = (target ? target.get() : path) + std::string(".XXXXXX");
+    int file = -1;
+    bool done = target && ::stat(target.get(), &before) == 0 && (file = ::mkostemp(fresh.data(), O_CLOEXEC)) >= 0;
+    for (std::size_t at = 0; done && at < text.size();) {
+        const auto written = ::write(file, text.data() + at, text.size() - at);
+        done = written > 0;
+        at += done ? static_cast<std::size_t>(written) : 0;
+    }
+    done = done && ::fchmod(file, before.st_mode & 07777) == 0 && ::rename(fresh.c_str(), target.get()) == 0;
+    const int error = errno;
+    if (file >= 0) ::close(file);
+    if (file >= 0 && !done) ::unlink(fresh.c_str());
+    if (!done) throw Error("update '" + path + "': it cannot be written: " + std::strerror(error));
+}
+
+}  // namespace
+
+}  // namespace detail
+
+Topology::Topology(const App& app) {
+    detail::Surveyor surveyor(app.registry());
+    for (const auto* definition : app.definitions()) surveyor.survey(*definition);
+    nodes_ = std::move(surveyor).finish();
+}
+
+const TopologyNode* Topology::find(std::string_view id) const {
+    const auto found = std::find_if(nodes_.begin(), nodes_.end(), [&](const auto& node) { return node.id == id; });
+    return found == nodes_.end() ? nullptr : &*found;
+}
+
+std::string Topology::json() const {
+    std::string json = "[";
+    for (const auto& node : nodes_) {
+        json += json.size() > 1 ? ",\n" : "\n";
+        json += "{\"type\":" + detail::json_text(detail::type_name(node.type)) +
+                ",\"id\":" + detail::json_text(node.id) +
+                ",\"name\":" + detail::json_text(node.name) + ",\"group\":" + detail::json_text(node.group) +
+                ",\"consumes\":" + detail::json_list(node.consumes) +
+                ",\"produces\":" + (node.produces ? detail::json_list(*node.produces) : "null");
+        if (!node.schema.empty()) json += ",\"schema\":" + node.schema;
+        json += '}';
+    }
+    return json + "\n]\n";
+}
+
+std::string Topology::mermaid() const {
+    using Type = TopologyNode::Type;
+    const detail::Picture picture(nodes_);
+    std::string text = "flowchart LR\n";
+    const auto draw = [&](std::size_t i, std::string_view indent) {
+        const auto& node = nodes_[i];
+        const auto label = detail::mermaid_label(node.name);
+        text += std::string(indent) + picture.names[i];
+        switch (node.type) {
+            case Type::command: text += "[" + label + "]"; break;
+            case Type::event: text += "(" + label + ")"; break;
+            case Type::automation: text += "{{" + label + "}}"; break;
+            case Type::readmodel: text += "[(" + label + ")]"; break;
+        }
+        text += ":::" + std::string(detail::type_name(node.type)) + "\n";
+    };
+    for (const auto& cluster : picture.clusters) {
+        const bool framed = !cluster.name.empty();
+        if (framed) text += "    subgraph " + cluster.name + "[" + detail::mermaid_label(cluster.group) + "]\n";
+        for (const auto i : cluster.nodes) draw(i, framed ? "        " : "    ");
+        if (framed) text += "    end\n";
+    }
+    for (const auto& mark : picture.unknown) text += "    " + mark + "[\"?\"]:::unknown\n";
+    for (const auto& [from, to, unknown] : picture.arrows) {
+        text += "    " + from + (unknown ? " -.-> " : " --> ") + to + "\n";
+    }
+    return text +
+           "    classDef command fill:#a5d8ff,stroke:#1971c2,color:#000\n"
+           "    classDef event fill:#ffd8a8,stroke:#e8590c,color:#000\n"
+           "    classDef automation fill:#e5dbff,stroke:#7048e8,color:#000\n"
+           "    classDef readmodel fill:#b2f2bb,stroke:#2f9e44,color:#000\n"
+           "    classDef unknown fill:#fff,stroke:#868e96,color:#000,stroke-dasharray:4\n";
+}
+
+std::string Topology::dot() const {
+    using Type = TopologyNode::Type;
+    const detail::Picture picture(nodes_);
+    std::string text =
+        "digraph sourced {\n"
+        "    rankdir=LR;\n"
+        "    node [fontname=\"sans-serif\", style=filled, color=\"#495057\"];\n";
+    const auto draw = [&](std::size_t i, std::string_view indent) {
+        const auto& node = nodes_[i];
+        text += std::string(indent) + picture.names[i] + " [label=" + detail::dot_label(node.name);
+        switch (node.type) {
+            case Type::command: text += ", shape=box, fillcolor=\"#a5d8ff\""; break;
+            case Type::event: text += ", shape=box, style=\"rounded,filled\", fillcolor=\"#ffd8a8\""; break;
+            case Type::automation: text += ", shape=hexagon, fillcolor=\"#e5dbff\""; break;
+            case Type::readmodel: text += ", shape=cylinder, fillcolor=\"#b2f2bb\""; break;
+        }
+        text += "];\n";
+    };
+    for (const auto& cluster : picture.clusters) {
+        const bool framed = !cluster.name.empty();
+        if (framed) {
+            text += "    subgraph cluster_" + cluster.name + " {\n        label=" + detail::dot_label(cluster.group) +
+                    ";\n        fontname=\"sans-serif\";\n";
+        }
+        for (const auto i : cluster.nodes) draw(i, framed ? "        " : "    ");
+        if (framed) text += "    }\n";
+    }
+    for (const auto& mark : picture.unknown) {
+        text += "    " + mark + " [label=\"?\", shape=box, style=dashed];\n";
+    }
+    for (const auto& [from, to, unknown] : picture.arrows) {
+        text += "    " + from + " -> " + to + (unknown ? " [style=dashed];\n" : ";\n");
+    }
+    return text + "}\n";
+}
+
+bool update_markdown(const std::string& path, const Topology& topology) {
+    constexpr std::string_view opening = "<!-- sourced:topology -->";
+    constexpr std::string_view closing = "<!-- /sourced:topology -->";
+    const std::string before = detail::whole_file(path);
+    const auto refuse = [&](std::string_view what, std::string_view marker) {
+        throw Error("update '" + path + "': " + std::string(what) + " '" + std::string(marker) + "' in it");
+    };
+    // Where what is between the markers begins and ends.
+    std::optional<std::size_t> begin;
+    std::optional<std::size_t> end;
+    std::string line_end = "\n";
+    std::string_view fence;
+    for (std::size_t at = 0; at < before.size();) {
+        const std::size_t next = std::min(before.find('\n', at), before.size() - 1) + 1;
+        std::string_view line = std::string_view(before).substr(at, next - at);
+        line = line.substr(0, line.find_last_not_of(" \r\n") + 1);
+        const auto inside = line.substr(std::min(line.find_first_not_of(' '), line.size()));
+        if (!fence.empty()) {
+            if (inside.starts_with(fence)) fence = {};
+        } else if (inside.starts_with("```")) {
+            fence = "```";
+        } else if (inside.starts_with("~~~")) {
+            fence = "~~~";
+        } else if (line == opening) {
+            if (begin) refuse("there are two lines", opening);
+            begin = next;
+            if (next >= 2 && before[next - 2] == '\r') line_end = "\r\n";
+        } else if (line == closing) {
+            if (!begin) refuse("there is no line", std::string(opening) + "' before '" + std::string(closing));
+            if (end) refuse("there are two lines", closing);
+            end = at;
+        }
+        at = next;
+    }
+    if (!begin) refuse("there is no line", opening);
+    if (!end) refuse("there is no line", closing);
+    std::string picture = "```mermaid\n" + topology.mermaid() + "```\n";
+    if (line_end != "\n") {
+        std::string lines;
+        for (const char c : picture) {
+            if (c == '\n') lines += line_end;
+            else lines += c;
+        }
+        picture = std::move(lines);
+    }
+    const std::string after = before.substr(0, *begin) + picture + before.substr(*end);
+    if (after == before) return false;
+    detail::replace_file(path, after);
+    return true;
+}
 
 void App::do_start_workflow(const WorkflowBase& workflow, std::string_view id, const std::string& input) {
     if (id.find_first_not_of(" \t\r\n") == std::string_view::npos) {

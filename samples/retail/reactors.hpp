@@ -24,9 +24,9 @@ struct Invoice : sourced::Actor<InvoiceState> {
 
         event([](InvoiceState& invoice, const LineRecorded&) { ++invoice.lines; });
 
-        reaction([](const InvoiceState& invoice, const LineRecorded& recorded) -> std::optional<sourced::Dispatch> {
+        reaction([](const InvoiceState& invoice, const LineRecorded& recorded) -> sourced::Dispatches<AddInvoice> {
             const auto& line = recorded.line;
-            if (invoice.lines > 1 || line.customer.empty()) return std::nullopt;
+            if (invoice.lines > 1 || line.customer.empty()) return {};
             return sourced::dispatch(AddInvoice{line.invoice, line.country}).to("customer-" + line.customer);
         });
     }

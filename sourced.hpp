@@ -1975,7 +1975,8 @@ private:
 /// expected and what was found. An exception out of the function ends the workflow as failed.
 ///
 /// One object serves all instances, and its function runs on many threads at once: what it remembers belongs into
-/// its variables, never into the workflow.
+/// its variables, never into the workflow. A step costs one transaction and reading the instance's stream, so
+/// instances of many thousand calls are better cut into several.
 template <class In, class Out, class... Awaited>
 class Workflow : public WorkflowBase {
 public:
@@ -9470,6 +9471,15 @@ public:
     const Message* wait_for(const std::vector<std::vector<std::string>>& types, std::optional<Duration> timeout) {
         std::vector<std::string> names;
         for (const auto& aliases : types) names.push_back(aliases.front());
+        const auto has = [](const auto& aliases, const std::string& type) {
+            return std::find(aliases.begin(), aliases.end(), type) != aliases.end();
+        };
+        // A type may have had another name when the wait was recorded.
+        const auto known = calls_.find(last_call_ + 1);
+        if (known != calls_.end() && std::equal(types.begin(), types.end(), known->second.types.begin(),
+                                                known->second.types.end(), has)) {
+            names = known->second.types;
+        }
         begin_call(wait_text(names));
         const std::int64_t place = next_call(wait_text(names));
         Wait& wait = waits_[place];
@@ -9477,9 +9487,8 @@ public:
             const Message* come = nullptr;
             for (const auto& message : history_) {
                 if (taken_.contains(message.seq) || (wait.woken > 0 && message.seq > wait.woken)) continue;
-                const bool wanted = std::any_of(types.begin(), types.end(), [&](const auto& aliases) {
-                    return std::find(aliases.begin(), aliases.end(), message.type) != aliases.end();
-                });
+                const bool wanted = std::any_of(types.begin(), types.end(),
+                                                [&](const auto& aliases) { return has(aliases, message.type); });
                 if (!wanted) continue;
                 come = &message;
                 break;
@@ -9543,6 +9552,7 @@ private:
     struct Call {
         std::string text;
         std::int64_t seq = 0;
+        std::vector<std::string> types{};  // of a wait
     };
 
     static std::string wait_text(const std::vector<std::string>& types) {
@@ -9563,9 +9573,9 @@ private:
         }
     }
 
-    void note(std::int64_t place, std::string text, const Message& message) {
+    void note(std::int64_t place, std::string text, const Message& message, std::vector<std::string> types = {}) {
         if (place == 0) return;
-        calls_.emplace(place, Call{std::move(text), message.seq});
+        calls_.emplace(place, Call{std::move(text), message.seq, std::move(types)});
     }
 
     template <class Record>
@@ -9610,11 +9620,11 @@ private:
                 if (wait.woken == 0) wait.woken = message.seq;
             } else if (message.is<WaitStarted>()) {
                 const auto wait = read<WaitStarted>(message);
-                note(wait.call, wait_text(wait.types), message);
+                note(wait.call, wait_text(wait.types), message, wait.types);
                 waits_[wait.call].started = true;
             } else if (message.is<WaitEnded>()) {
                 const auto wait = read<WaitEnded>(message);
-                note(wait.call, wait_text(wait.types), message);
+                note(wait.call, wait_text(wait.types), message, wait.types);
                 waits_[wait.call].ended = wait.seq;
             } else if (message.is<ValueRecorded>()) {
                 const auto value = read<ValueRecorded>(message);

@@ -453,6 +453,67 @@ TEST_CASE("Workflows: a wait for several types has the first that comes") {
     CHECK(handle.outcome().output() == "ill alone");
 }
 
+namespace {
+
+struct PaidBefore {
+    int amount = 0;
+    SOURCED_EVENT("trip.paid_before", amount)
+};
+struct PaidNow {
+    int amount = 0;
+    SOURCED_EVENT("trip.paid_now", amount)
+    static constexpr std::array<std::string_view, 1> sourced_aliases{"trip.paid_before"};
+};
+template <class E>
+struct Renamed : sourced::Workflow<int, std::string, E> {
+    using typename sourced::Workflow<int, std::string, E>::Context;
+    Renamed() : sourced::Workflow<int, std::string, E>("renamed") {
+        this->run([](Context& ctx, const int&) {
+            const int first = ctx.template wait_for<E>().amount;
+            return std::to_string(first) + ' ' + std::to_string(ctx.template wait_for<E>().amount);
+        });
+    }
+};
+
+}  // namespace
+
+TEST_CASE("Workflows: an event that is waited for may get another name meanwhile") {
+    const support::TemporaryDirectory directory;
+    {
+        sourced::App app({.path = directory.file()});
+        app.add<Renamed<PaidBefore>>();
+        (void)app.start_workflow<Renamed<PaidBefore>>("1", 1);
+        app.dispatch("renamed-1", PaidBefore{1});
+        app.run_until_idle();
+    }
+    sourced::App app({.path = directory.file()});
+    app.add<Renamed<PaidNow>>();
+    app.dispatch("renamed-1", PaidNow{2});
+    app.run_until_idle();
+    CHECK(app.workflow<Renamed<PaidNow>>("1").outcome().output() == "1 2");
+}
+
+TEST_CASE("Workflows: what ends them are events for everybody") {
+    struct Board : sourced::Projection<Progress> {
+        Board() : Projection("board") {
+            event([](Progress& progress, const sourced::WorkflowCompleted&) { ++progress.index; });
+            event([](Progress& progress, const sourced::WorkflowFailed& failed) {
+                progress.results.push_back(static_cast<int>(failed.text.size()));
+            });
+        }
+    };
+    Stage stage([](auto&, int input) -> std::string {
+        if (input == 2) throw std::runtime_error("abc");
+        return "well";
+    });
+    const auto& board = stage.app.add<Board>();
+    (void)stage.start();
+    (void)stage.app.start_workflow<Any>("2", 2);
+    stage.app.run_until_idle();
+    CHECK(board.get(stage.app.store(), "any-1")->index == 1);
+    CHECK(board.get(stage.app.store(), "any-2")->results == std::vector<int>{3});
+}
+
 TEST_CASE("Workflows: time, chance and ids are the same in every run") {
     std::vector<std::string> seen;
     Stage stage([&](auto& ctx, int) {
@@ -792,14 +853,15 @@ TEST_CASE("Workflows: Q10: a step whose process was killed runs again, those bef
     CHECK(sourced::verify(directory.file()).empty());
 }
 
-TEST_CASE("Workflows: Q10: many run side by side under the workers, each step once, while strangers send to them") {
+TEST_CASE("Workflows: Q10: many run side by side under the workers of two Apps, each step once, while others send to them") {
     const support::TemporaryDirectory directory;
     constexpr int many = 40;
     std::mutex mutex;
     std::set<std::string> done;
     int runs = 0;
     sourced::App app(options(directory.file()));
-    app.add<Any>([&](auto& ctx, int input) {
+    sourced::App other(options(directory.file()));
+    const Any::Function function = [&](auto& ctx, int input) {
         int sum = 0;
         for (int i = 0; i < 5; ++i) {
             sum += ctx.step("add", [&] {
@@ -811,8 +873,11 @@ TEST_CASE("Workflows: Q10: many run side by side under the workers, each step on
             sum += ctx.template wait_for<Paid>().amount;
         }
         return std::to_string(sum);
-    });
-    app.start(4);
+    };
+    app.add<Any>(function);
+    other.add<Any>(function);
+    app.start(2);
+    other.start(2);
     std::vector<sourced::WorkflowHandle<Any>> handles;
     for (int i = 0; i < many; ++i) {
         handles.push_back(app.start_workflow<Any>(std::to_string(i), i));
@@ -830,6 +895,7 @@ TEST_CASE("Workflows: Q10: many run side by side under the workers, each step on
     CHECK(runs == 5 * many);
     CHECK(done.size() == 5 * many);
     app.stop();
+    other.stop();
     CHECK(sourced::verify(directory.file()).empty());
 }
 

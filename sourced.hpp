@@ -3198,7 +3198,8 @@ public:
     StepOf(const detail::Setting& setting, Messages messages) : Step(setting, std::move(messages)) {}
 
     /// Exactly these came of it, in this order: values of messages, `refuse(...)`, `dispatch(...)`, exceptions.
-    /// Payloads and streams are compared, ids and times are not. None: nothing came of it.
+    /// Payloads and streams are compared, ids and times are not; a dispatch at once is its message in that stream.
+    /// None: nothing came of it.
     template <class... Outcome>
     Chain<StepOf> then(const Outcome&... expected) const;
     /// What a block finds: `(const Actions&)`, `(const State&)` or `(const auto& step)`. It returns something
@@ -3425,12 +3426,17 @@ public:
     SOURCED_API Line(Message message);
 
     [[nodiscard]] SOURCED_API Line in(std::string_view stream) const;
+    /// In a stream begun by Dispatch::to_new or to<Actor>, whose name nobody knows: any with this prefix and an id.
+    [[nodiscard]] SOURCED_API Line in_new(std::string_view prefix) const;
     /// Appended by this reactor; compared only when it is said. See Stage::producer().
     [[nodiscard]] SOURCED_API Line by(std::string_view reactor) const;
 
 private:
     friend class Stage;
+    [[nodiscard]] bool stands_in(std::string_view stream) const;
+
     Message message_;
+    bool new_stream_ = false;
     std::string producer_;
 };
 /// `line(Processed{}).in("payment-1").by("payment")`
@@ -13933,8 +13939,14 @@ std::string shown(const Message& message, std::string_view stream) {
 }
 std::string shown(const Refusal& refusal) { return "refusal \"" + refusal.reason + '"'; }
 std::string shown(const Sending& sending, std::string_view stream) {
-    std::string text = "dispatch of " + shown(sending.message) + (sending.fresh ? " to a new '" : " to '") +
-                       (sending.to.empty() ? std::string(stream) : sending.to) + '\'';
+    const bool at_once = !sending.fresh && !sending.at && !sending.after;
+    std::string text;
+    if (at_once) {  // however it was returned, it is a message in that stream
+        text = shown(sending.to.empty() ? sending.message : sending.message.to(sending.to), stream);
+    } else {
+        text = "dispatch of " + shown(sending.message) + (sending.fresh ? " to a new '" : " to '") +
+               (sending.to.empty() ? std::string(stream) : sending.to) + '\'';
+    }
     if (sending.after) text += " in " + std::to_string(sending.after->count()) + " us";
     if (sending.at) text += " at " + std::to_string(sending.at->time_since_epoch().count()) + " us";
     if (!sending.message.metadata.empty()) text += " with " + sending.message.metadata.json();
@@ -14260,8 +14272,9 @@ void Step::note(const Message& cause, Actions actions) {
 void Step::send(const Message& cause, std::vector<Sending> sendings) {
     for (auto& sending : sendings) {
         outcomes_.push_back(shown(sending, past_.stream));
-        auto message = std::move(sending.message).to(sending.to.empty() ? cause.stream : sending.to).caused_by(cause);
         const Time now = Clock().now();
+        if (sending.fresh) sending.to += '-' + Id::make().to_string();
+        auto message = std::move(sending.message).to(sending.to.empty() ? cause.stream : sending.to).caused_by(cause);
         const Time due = sending.at ? *sending.at : now + sending.after.value_or(Duration(0));
         if (due > now) actions_.push_back(Schedule{due, {std::move(message)}});
         else actions_.push_back(AppendNext{{std::move(message)}});
@@ -14348,7 +14361,21 @@ Line::Line(Message message) : message_(std::move(message)) {}
 Line Line::in(std::string_view stream) const {
     Line other = *this;
     other.message_.stream = stream;
+    other.new_stream_ = false;
     return other;
+}
+
+Line Line::in_new(std::string_view prefix) const {
+    Line other = in(std::string(prefix) + "-*");
+    other.new_stream_ = true;
+    return other;
+}
+
+bool Line::stands_in(std::string_view stream) const {
+    const std::string& own = message_.stream;
+    if (!new_stream_) return stream == own;
+    const std::size_t prefix = own.size() - 1;  // without the asterisk
+    return stream.size() == prefix + Id().to_string().size() && stream.substr(0, prefix) == own.substr(0, prefix);
 }
 
 Line Line::by(std::string_view reactor) const {
@@ -14527,7 +14554,7 @@ Verdict Stage::judge(const std::vector<Line>& expected, bool whole) const {
     std::vector<std::string> producers;
     for (const auto& message : found) producers.push_back(producer(message));
     const auto same = [&](std::size_t i, std::size_t j) {
-        return wanted[i].message_.stream == found[j].stream && shown(wanted[i].message_) == shown(found[j]) &&
+        return wanted[i].stands_in(found[j].stream) && shown(wanted[i].message_) == shown(found[j]) &&
                (wanted[i].producer_.empty() || wanted[i].producer_ == producers[j]);
     };
     std::size_t width = 0;

@@ -59,6 +59,24 @@ struct Amounts : sourced::Projection<Amount> {
     }
 };
 
+/// Begins a stream for each payment.
+struct Splitter : sourced::Actor<std::monostate> {
+    Splitter() : Actor("splitter") {
+        reaction([](const PaymentStarted& started) {
+            return sourced::dispatch(ProcessPayment{started.amount}).to<Payment>();
+        });
+    }
+};
+
+/// Counts what it sees in its own stream.
+struct Counter : sourced::Handler {
+    Counter() : Handler("counter") {
+        on([](const PaymentStarted&, const sourced::Messages& history, sourced::Replay replay) {
+            return Logged{std::to_string(history.size()) + (replay ? ", replayed" : "")};
+        });
+    }
+};
+
 struct Picky : sourced::Actor<std::monostate> {
     Picky() : Actor("picky") {
         command([](const StartPayment& start) -> sourced::Decision<PaymentStarted> {
@@ -120,6 +138,20 @@ TEST_CASE("stage: the same message in another stream is another line") {
     const auto far = stage<Order>().stream("order-berlin").given(OrderStarted{}).when(StartPayment{10});
     CHECK(far.then(PaymentStarted{10, "payment-of-order-berlin"},
                    line(ProcessPayment{10}).in("payment-of-order-berlin")));
+}
+
+TEST_CASE("stage: a stream that is begun is named by its prefix") {
+    const auto split = stage<Splitter, Payment>().when(PaymentStarted{10, ""}, PaymentStarted{20, ""});
+    CHECK(split.then(line(ProcessPayment{10}).in_new("payment"), line(PaymentProcessed{10}).in_new("payment"),
+                     line(ProcessPayment{20}).in_new("payment"), line(PaymentProcessed{20}).in_new("payment")));
+    CHECK_FALSE(split.then(line(ProcessPayment{10}).in_new("pay"), line(PaymentProcessed{10}).in_new("payment"),
+                           line(ProcessPayment{20}).in_new("payment"), line(PaymentProcessed{20}).in_new("payment")));
+    CHECK_FALSE(stage<Order>().given(OrderStarted{}).when(StartPayment{1}).then(
+        PaymentStarted{1, payment}, line(ProcessPayment{1}).in_new("payment")));
+}
+
+TEST_CASE("stage: handlers see the history, and the past without effects") {
+    CHECK(stage<Counter>().given(PaymentStarted{1, ""}).when(PaymentStarted{2, ""}).then(Logged{"2"}));
 }
 
 TEST_CASE("stage: time passes only when the test says so") {

@@ -3,6 +3,7 @@
 
 #include <sourced.hpp>
 
+#include <optional>
 #include <sstream>
 #include <stdexcept>
 #include <string>
@@ -101,6 +102,29 @@ std::string ledger_of(sourced::Store& store) {
     });
     return line;
 }
+
+/// Does with each purchase what its number says.
+struct Clerk : sourced::Handler {
+    Clerk() : Handler("clerk") {
+        on([](const Buy& buy, const sourced::Messages& history) -> std::optional<Bought> {
+            if (buy.pieces < 0) throw std::out_of_range("pieces are negative");
+            if (buy.pieces == 0) return std::nullopt;
+            return Bought{static_cast<int>(history.size())};
+        });
+        on([](const Bought& bought) { return sourced::dispatch(Ship{bought.pieces}).to("carrier"); });
+        on([](const Ship& ship) { return Message(Bought{ship.pieces}).to("elsewhere"); });
+    }
+};
+
+/// Answers what it evolves.
+struct Watch : sourced::EventSourcedProjector<Stock> {
+    Watch() : EventSourcedProjector("watch") {
+        event([](Stock& stock, const Bought& bought) { stock.pieces += bought.pieces; });
+        reaction([](const Stock& stock, const Message&) {
+            return sourced::dispatch(Ship{stock.pieces}).to_new("carrier");
+        });
+    }
+};
 
 struct Counted {
     int times = 0;
@@ -413,6 +437,30 @@ TEST_CASE("when: a reactor of your own is given a batch, and its actions are com
     }));
     CHECK(given<Free>().when(Buy{6}, Bought{1}).then(Ship{6}, std::runtime_error("half done")));
     CHECK(given<Free>().when(Ship{1}).then_throws<sourced::NotRegistered>("'free' handles no 'shop.ship'"));
+}
+
+TEST_CASE("when: a handler's messages and dispatches, with the history that the past makes") {
+    CHECK(given<Clerk>().when(Buy{1}).then(Bought{1}));
+    CHECK(given<Clerk>(Buy{1}, Bought{1}).when(Buy{1}).then(Bought{3}));
+    CHECK(given<Clerk>().when(Buy{0}).then_nothing());
+    CHECK(given<Clerk>().when(Buy{-1}).then(std::out_of_range("pieces are negative")));
+    CHECK(given<Clerk>().when(Bought{2}).then(sourced::dispatch(Ship{2}).to("carrier")));
+    CHECK(given<Clerk>().when(Ship{2}).then(Message(Bought{2}).to("elsewhere")));
+    CHECK(text_of(given<Clerk>().when(Bought{2}).then(Ship{2})) ==
+          "expected shop.ship {\"pieces\":2}\n"
+          "but got  shop.ship {\"pieces\":2} to 'carrier'");
+    CHECK(given<Clerk>().replayed().when(Bought{2}).then_nothing());
+}
+
+TEST_CASE("when: a projector's reaction, also the one to everything, sees the state as of its event") {
+    CHECK(given<Watch>(Bought{1}).when(Bought{2}).then(sourced::dispatch(Ship{13}).to_new("carrier")));
+    CHECK_FALSE(given<Watch>(Bought{1}).when(Bought{2}).then(sourced::dispatch(Ship{13}).to("carrier")));
+    CHECK(text_of(given<Watch>().when(Bought{2}).then_nothing()) ==
+          "expected nothing\n"
+          "but got  dispatch of shop.ship {\"pieces\":12} to a new 'carrier'");
+    CHECK(given<Watch>().when(Bought{2}).then([](const Actions& actions) {
+        return std::get<AppendNext>(actions.at(0)).messages.at(0).stream.rfind("carrier-", 0) == 0;
+    }));
 }
 
 TEST_CASE("then_retry: a reactor that wants its batch again, at once or at a time") {

@@ -575,6 +575,9 @@ struct TypeInfo {
     std::string (*json_schema)() = nullptr;
     /// What is wrong with a payload; none: it can be read.
     Problems (*check)(std::string_view json, Reading reading, const Limits& limits) = nullptr;
+    /// The payload as the type itself writes it, lax values and all; what is wrong with it, read strictly, goes to
+    /// `problems`.
+    std::string (*normal)(std::string_view json, const Limits& limits, Problems& problems) = nullptr;
     const std::type_info* cpp_type = nullptr;
 };
 
@@ -2491,6 +2494,64 @@ private:
     std::optional<std::string> refusal_;
 };
 
+// ---- Commands from outside --------------------------------------------------------------
+
+struct ContextOptions {
+    std::string stream{};     ///< of a command whose text names none
+    bool own_stream = false;  ///< the text may name the stream itself, which wins then
+    Metadata metadata{};      ///< of every command
+    std::vector<std::string> allow{};  ///< command types that may be built; none: all that are registered
+    Limits limits{};                   ///< of a whole text
+};
+
+/// Makes commands of JSON text that nobody vouches for: the body of a request, a line of a file.
+///
+///     CommandContext context(app.registry(), {.stream = "cart-1", .metadata = who, .allow = {"cart.add_item"}});
+///     try {
+///         app.dispatch(context.build(R"({"type":"cart.add_item","payload":{"product_id":"p1","price":1000}})"));
+///     } catch (const sourced::Invalid& error) {
+///         for (const auto& problem : error.problems()) ...   // "/payload/price": "expected integer, got \"x\""
+///     }
+///
+/// The text is an object with `type`, `payload` (left out: `{}`) and, where options say so, `stream`. Everything else
+/// about the message is made here: an id, a cause, a position, a time or metadata in the text is a problem. The payload
+/// is read strictly by the rules of its type and kept as the type writes it, so "12" for a lax integer becomes 12.
+///
+/// Refers to the registry. Safe to share between threads once its hooks are set.
+class CommandContext {
+public:
+    /// Throws NotRegistered when `allow` names what is no registered command.
+    SOURCED_API explicit CommandContext(const Registry& registry, ContextOptions options = {});
+
+    /// The command in the text. Throws Invalid with everything that is wrong with it, each with its path; a type that
+    /// is unknown, not allowed or no command is a problem at "/type". Takes memory in proportion to the
+    /// text, at most to Limits::bytes.
+    [[nodiscard]] SOURCED_API Message build(std::string_view json) const;
+    /// The same where the type is known, from the text of the payload alone.
+    template <class T>
+    [[nodiscard]] Message build(std::string_view payload) const;
+
+    /// Completes each command of a type when it is built: `(T&)` or `(T&, Metadata&)`. The text has been found valid by
+    /// then; what is left behind has to obey the type's rules too.
+    ///
+    ///     context.on<AddItem>([&](AddItem& command) { command.price = catalogue.price(command.product_id); });
+    template <class T, class F>
+    CommandContext& on(F hook);
+    /// Completes every command, after the hooks of its type.
+    SOURCED_API CommandContext& any(std::function<void(Message&)> hook);
+
+private:
+    SOURCED_API void add_hook(std::string_view type, std::function<void(Message&)> hook);
+    [[nodiscard]] SOURCED_API Message finish(std::string_view type, std::string stream, std::string_view payload,
+                                             Problems problems) const;
+    [[nodiscard]] const TypeInfo* allowed(std::string_view type) const;
+
+    const Registry* registry_;
+    ContextOptions options_;
+    std::unordered_map<std::string, std::vector<std::function<void(Message&)>>> hooks_;
+    std::vector<std::function<void(Message&)>> any_;
+};
+
 struct HandleOptions {
     /// False: only what came of the command is stored. It says in its metadata, as "outside_cause", that the command it
     /// follows from is not in the log. The same command handled again is decided again.
@@ -2507,7 +2568,7 @@ class Listening;
 
 struct UnitOptions {
     std::size_t limit = 100;     ///< messages that may be handled before it counts as going round in circles
-    bool store_commands = true;  ///< see HandleOptions; commands for reactors outside of the unit are stored all the same
+    bool store_commands = true;  ///< see HandleOptions; commands for others than the unit's actors are stored anyhow
 };
 
 /// What came of a message that a Unit handled.
@@ -4378,6 +4439,15 @@ Problems check_json(std::string_view json, Reading reading, const Limits& limits
     return reader.take_problems();
 }
 
+template <class T>
+std::string normal_json(std::string_view json, const Limits& limits, Problems& problems) {
+    T value{};
+    JsonReader reader(json, Reading::strict, limits);
+    if (reader.parsed()) read_value(reader, value);
+    problems = reader.take_problems();
+    return problems.empty() ? encode(value) : std::string();
+}
+
 }  // namespace detail
 
 template <class T>
@@ -4465,7 +4535,7 @@ T Message::as() const {
 template <is_message T>
 const TypeInfo& Registry::add() {
     return do_add(TypeInfo{std::string(T::sourced_type), T::sourced_kind, message_schema<T>(), message_aliases<T>(),
-                           &sourced::json_schema<T>, &detail::check_json<T>, &typeid(T)});
+                           &sourced::json_schema<T>, &detail::check_json<T>, &detail::normal_json<T>, &typeid(T)});
 }
 
 }  // namespace sourced
@@ -6560,6 +6630,41 @@ R& App::add(Arguments&&... arguments) {
         do_add(std::move(reactor));
         return added;
     }
+}
+
+namespace detail {
+
+template <class T>
+consteval bool check_context_type() {
+    static_assert(is_message<T>, "a CommandContext builds commands: this type has no SOURCED_COMMAND line");
+    if constexpr (is_message<T>) {
+        static_assert(message_kind<T>() == Kind::command, "a CommandContext builds commands: this type is an event");
+        return message_kind<T>() == Kind::command;
+    }
+    return false;
+}
+
+}  // namespace detail
+
+template <class T>
+Message CommandContext::build(std::string_view payload) const {
+    if constexpr (detail::check_context_type<T>()) return finish(message_type<T>(), options_.stream, payload, {});
+}
+
+template <class T, class F>
+CommandContext& CommandContext::on(F hook) {
+    if constexpr (detail::check_context_type<T>()) {
+        constexpr bool plain = std::is_invocable_v<const F&, T&>;
+        constexpr bool with_metadata = std::is_invocable_v<const F&, T&, Metadata&>;
+        static_assert(plain || with_metadata, "a hook of a CommandContext is called with (T&) or (T&, Metadata&)");
+        add_hook(message_type<T>(), [hook = std::move(hook)](Message& message) {
+            T value = message.as<T>();
+            if constexpr (plain) hook(value);
+            else if constexpr (with_metadata) hook(value, message.metadata);
+            message.payload = encode(value);
+        });
+    }
+    return *this;
 }
 
 template <class A, class C>
@@ -13307,6 +13412,103 @@ App::App(Options options) : engine_(std::make_unique<detail::Engine>(std::move(o
 App::~App() {
     // In a child process the threads, and whoever holds the locks, do not exist: nothing here may be touched.
     if (engine_->forked()) (void)engine_.release();
+}
+
+// ---- Commands from outside
+
+CommandContext::CommandContext(const Registry& registry, ContextOptions options)
+    : registry_(&registry), options_(std::move(options)) {
+    for (const auto& type : options_.allow) (void)registry.get(type, Kind::command);
+}
+
+namespace {
+
+bool is_envelope_field(std::string_view name) {
+    static constexpr std::array<std::string_view, 14> fields{
+        "id",        "stream",       "seq",         "position",       "kind",        "schema",      "cause",
+        "causation", "causation_id", "correlation", "correlation_id", "recorded_at", "occurred_at", "metadata"};
+    return std::find(fields.begin(), fields.end(), name) != fields.end();
+}
+
+}  // namespace
+
+CommandContext& CommandContext::any(std::function<void(Message&)> hook) {
+    any_.push_back(std::move(hook));
+    return *this;
+}
+void CommandContext::add_hook(std::string_view type, std::function<void(Message&)> hook) {
+    hooks_[registry_->get(type, Kind::command).name].push_back(std::move(hook));
+}
+
+const TypeInfo* CommandContext::allowed(std::string_view type) const {
+    const TypeInfo* info = registry_->find(type, Kind::command);
+    if (!info || options_.allow.empty()) return info;
+    const bool listed = std::any_of(options_.allow.begin(), options_.allow.end(),
+                                    [&](const auto& name) { return registry_->find(name, Kind::command) == info; });
+    return listed ? info : nullptr;
+}
+
+Message CommandContext::build(std::string_view json) const {
+    std::optional<std::string> type;
+    std::optional<std::string> stream;
+    std::string payload = "{}";
+    Problems problems;
+    {
+        detail::JsonReader reader(json, Reading::strict, options_.limits);
+        std::unordered_set<std::string_view> keys;
+        bool is_object = false;
+        if (reader.parsed()) {
+            detail::JsonReader::Items items(reader, true);
+            while (items && items.next()) {
+                if (!keys.insert(items.key).second) {
+                    reader.problem("stands twice");
+                } else if (items.key == "type") {
+                    std::string_view name;
+                    if (reader.text(name)) type = name;
+                } else if (items.key == "stream" && options_.own_stream) {
+                    std::string_view name;
+                    if (reader.text(name)) stream = name;
+                } else if (items.key == "payload") {
+                    payload = detail::json_of(reader.here());
+                } else {
+                    reader.problem(is_envelope_field(items.key) ? "may not be given from outside" : "unknown field");
+                }
+            }
+            is_object = static_cast<bool>(items);
+        }
+        if (is_object && !keys.contains("type")) reader.problem_at("type", "is missing");
+        problems = reader.take_problems();
+    }
+    return finish(type.value_or(""), stream.value_or(options_.stream), payload, std::move(problems));
+}
+
+Message CommandContext::finish(std::string_view type, std::string stream, std::string_view payload,
+                               Problems problems) const {
+    const auto is = [&problems](std::string_view path) {
+        return std::any_of(problems.begin(), problems.end(), [&](const auto& each) { return each.path == path; });
+    };
+    Message message;
+    const TypeInfo* info = allowed(type);
+    if (info) {
+        message = registry_->revive(info->name, stream, {}, Kind::command);
+        Problems inside;
+        message.payload = info->normal(payload, options_.limits, inside);
+        for (auto& problem : inside) problems.push_back({"/payload" + problem.path, std::move(problem.text)});
+    } else if (!is("") && !is("/type")) {
+        problems.push_back({"/type", "no command '" + detail::shown(type) + "' can be sent here"});
+    }
+    const bool blank = stream.find_first_not_of(" \t\r\n") == std::string::npos;
+    if (any_.empty() && blank && !is("") && !is("/stream")) problems.push_back({"/stream", "is blank"});
+    const std::string what = "build a command" + (info ? " '" + info->name + "'" : std::string());
+    if (!problems.empty()) throw Invalid(what, std::move(problems));
+    message.metadata = options_.metadata;
+    if (const auto found = hooks_.find(message.type); found != hooks_.end()) {
+        for (const auto& hook : found->second) hook(message);
+    }
+    for (const auto& hook : any_) hook(message);
+    if (any_.empty() && hooks_.empty()) return message;
+    if (problems = registry_->problems(message, options_.limits); !problems.empty()) throw Invalid(what, problems);
+    return message;
 }
 
 Messages App::dispatch(Messages messages) { return engine_->dispatch(std::move(messages)); }

@@ -2931,6 +2931,20 @@ public:
 
     // ---- groups
 
+    /// Handles one message by hand in place of the reactor of that name: `body` runs in a transaction that counts the
+    /// message as handled, so exactly once; when it throws, nothing is kept and the error is yours. What the reactor
+    /// has open before it in its stream is handled first, and a worker that has the stream is waited for.
+    ///
+    ///     app.acknowledge("mailer", message, [&](sourced::Transaction& db) {
+    ///         db.execute("insert into sent values (?)", message.stream);
+    ///     });
+    ///
+    /// False: it was handled already, and `body` did not run. Throws NotRegistered when no such reactor was added or it
+    /// does not handle the message's type, and Error when the message is not in the log, when one before it
+    /// fails, or the stream stays busy for longer than the claim time.
+    SOURCED_API bool acknowledge(std::string_view group, const Message& message,
+                                 const std::function<void(UnitTransaction&)>& body = {});
+
     SOURCED_API void stop_group(std::string_view group, std::string_view reason = "stopped by hand");
     SOURCED_API void start_group(std::string_view group);
     /// Passes the log again, from the start and in all streams unless told otherwise: read models are emptied by
@@ -10462,6 +10476,7 @@ struct Work {
     std::int64_t unit_acked = 0;      // in it
     std::unique_ptr<Remembered> memory;
     std::size_t limit = std::numeric_limits<std::size_t>::max();  // of messages: halved when a commit failed
+    std::int64_t until = unbounded;                               // only what stands before this position
     int conflicts = 0;
 
     // What handling left to be done when it is committed.
@@ -11187,9 +11202,7 @@ public:
                                const UnitOptions& options) {
         complete(first, stream);
         check(first);
-        const auto started = std::chrono::steady_clock::now();
-        Duration pause = std::chrono::microseconds(100);
-        for (;;) {
+        return when_clear(unbounded, [&] {
             Together together;
             together.options = options;
             together.result.first_ = first;
@@ -11197,17 +11210,48 @@ public:
                 together.members.push_back(&member_of(reactor->definition()));
                 together.result.parts_.push_back({reactor, {}});
             }
+            store_->unit([&](UnitTransaction& unit) { run_together(together, unit); });
+            return finish_together(together);
+        });
+    }
+
+    /// Makes an attempt that throws StandsOpen while there is something to be handled first: what can be
+    /// handled is, before the position `until`, and what another worker holds is waited for.
+    template <class Attempt>
+    std::invoke_result_t<const Attempt&> when_clear(std::int64_t until, const Attempt& attempt) {
+        const auto started = std::chrono::steady_clock::now();
+        Duration pause = std::chrono::microseconds(100);
+        for (;;) {
             try {
-                store_->unit([&](UnitTransaction& unit) { run_together(together, unit); });
-                return finish_together(together);
+                return attempt();
             } catch (const StandsOpen& open) {
-                together.works.clear();
-                if (drain(*open.member, open.stream)) continue;
+                if (drain(*open.member, open.stream, until)) continue;
                 if (std::chrono::steady_clock::now() - started >= options_.claim_time) throw busy(open);
             }
             std::this_thread::sleep_for(pause);
             pause = std::min<Duration>(pause * 2, std::chrono::milliseconds(10));
         }
+    }
+
+    bool acknowledge(std::string_view group, const Message& message,
+                     const std::function<void(UnitTransaction&)>& body) {
+        Member& member = member_of(find(group).definition());
+        if (!member.definition->handles(message.type)) {
+            throw NotRegistered("'" + member.definition->name + "' does not handle '" + message.type + "'");
+        }
+        const auto stored = store_->find(message.id);
+        if (!stored) throw Error("acknowledge " + message.id.to_string() + ": it is not in the log");
+        return when_clear(stored->position, [&] {
+            bool done = false;
+            store_->unit([&](UnitTransaction& unit) {
+                if (unit.open(member.id, stored->stream, stored->position)) throw StandsOpen(member, stored->stream);
+                if (!unit.open(member.id, stored->stream, stored->position + 1)) return;
+                if (body) body(unit);
+                unit.acknowledge(member.id, stored->stream, stored->position);
+                done = true;
+            });
+            return done;
+        });
     }
 
     /// Decides on the remembered state without reading anything: the commit tells when the stream has moved on.
@@ -11523,7 +11567,8 @@ private:
         std::vector<std::pair<Member*, Claim>> claims;  // to be handled
         std::vector<std::unique_ptr<Work>> spare;
         std::size_t handled = 0;
-        std::string failed;          // what the last failure said
+        std::int64_t until = unbounded;  // only what stands before this position is handled
+        std::string failed;              // what the last failure said
         std::exception_ptr trouble;  // the store could not be read
         Duration rest = std::chrono::milliseconds(10);
         bool alone = false;  // takes over nothing that others left
@@ -11540,6 +11585,7 @@ private:
             }
             work->member = &member;
             work->limit = std::numeric_limits<std::size_t>::max();
+            work->until = until;
             work->conflicts = 0;
             return work;
         }
@@ -12084,6 +12130,10 @@ private:
                 }
                 memory.seq = message.seq;
             }
+            if (message.position >= work.until && !full) {
+                full = true;
+                ended = false;
+            }
             if (full || !found) return true;
             const bool waits = message.position > claim.acked && (found->command || found->reaction);
             const bool replay = waits && is_replay(claim, message.position);
@@ -12294,6 +12344,10 @@ private:
         Router route(*work.member);
         work.items.clear();
         read_on(work, claim, from + 1, [&](Message& message) {
+            if (message.position >= work.until) {
+                reading.ended = false;
+                return false;
+            }
             reading.seq = message.seq;
             const auto* found = route(message.type);
             const bool waits = found && message.position > claim.acked;
@@ -12975,15 +13029,16 @@ private:
     }
 
     /// Handles what is pending in one stream on this thread. False: there was nothing, or another has it.
-    bool drain(Member& member, std::string_view stream) {
+    bool drain(Member& member, std::string_view stream, std::int64_t until = unbounded) {
         beat_when_due();
         auto claim = store_->claim_stream(member.id, stream);
         if (!claim) return false;
         Worker worker;
+        worker.until = until;
         worker.claims.emplace_back(&member, std::move(*claim));
         work_off(worker);
         if (!worker.failed.empty()) {
-            throw Error("'" + std::string(stream) + "': a message before this command failed: " + worker.failed);
+            throw Error("'" + std::string(stream) + "': a message before this one failed: " + worker.failed);
         }
         return true;
     }
@@ -13564,6 +13619,10 @@ bool App::wait_until_idle(Duration timeout) { return engine_->wait_until_idle(ti
 
 void App::stop_group(std::string_view group, std::string_view reason) { engine_->store().stop_group(group, reason); }
 void App::start_group(std::string_view group) { engine_->store().start_group(group); }
+bool App::acknowledge(std::string_view group, const Message& message,
+                      const std::function<void(UnitTransaction&)>& body) {
+    return engine_->acknowledge(group, message, body);
+}
 void App::reset_group(std::string_view group, const Reset& reset) { engine_->reset(group, reset); }
 Rebuilt App::rebuild(std::string_view group, const RebuildOptions& options) {
     return engine_->rebuild(group, options);

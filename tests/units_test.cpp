@@ -533,7 +533,7 @@ TEST_CASE("Unit: what is pending for a member is handled first") {
         for (const char* item : {"a", "b", "c"}) (void)unit.handle("order-1", Create{item});
         app.dispatch("order-1", Create{"d"});
         CHECK(error_of([&] { (void)unit.handle("order-1", Create{"e"}); }) ==
-              "'order-1': a message before this command failed: too many items");
+              "'order-1': a message before this one failed: too many items");
         CHECK(app.history("order-1").size() == 13);
     }
 }

@@ -10544,16 +10544,14 @@ public:
     void run(const Callback& callback) {
         std::unique_lock lock(mutex_);
         const Inside inside(*this, lock);
-        bool troubled = false;
         while (!stopped_) {
             std::optional<T> given;
             try {
                 given = take(lock, std::nullopt);
-                troubled = false;
             } catch (...) {
                 const auto error = std::current_exception();
                 lock.unlock();
-                if (!std::exchange(troubled, true)) {
+                if (!std::exchange(troubled_, true)) {
                     report_(Level::warning, "a follower cannot read, going on trying", describe(error).text, nullptr);
                 }
                 lock.lock();
@@ -10607,6 +10605,7 @@ protected:
 
     mutable std::mutex mutex_;
     bool ready_ = true;
+    bool troubled_ = false;  // the log sink was told; until it works again
 
 private:
     /// Whoever may still touch the engine. The lock is held at its begin and end.
@@ -10712,6 +10711,7 @@ protected:
                 throw;
             }
             lock.lock();
+            troubled_ = false;
             page_ = std::move(page);
             passed_ = passed;
             ready_ |= more;
@@ -13706,6 +13706,7 @@ public:
         using Role = Definition::Role;
         const auto types = types_of(definition);
         for (const auto& type : types) {
+            if (is_internal(type)) continue;
             const auto command = definition.commands.find(type);
             if (command != definition.commands.end()) {
                 add_command(type, definition.name, named(command->second.produces));
@@ -13737,7 +13738,7 @@ public:
                 const auto name = reaction->wildcard ? "on any other event" : definition.name;
                 rest = {Type::automation, own_id(definition.name + "-aut"), name, definition.name, {}, produced, {}};
             }
-            insert(rest->consumes, consumed);
+            if (!is_internal(type)) insert(rest->consumes, consumed);
             if (!produced || !rest->produces) rest->produces.reset();
             else for (const auto& each : *produced) insert(*rest->produces, each);
         }
@@ -13788,6 +13789,10 @@ private:
     }
     [[nodiscard]] bool is_command(const std::string& type) const {
         return registry_.find(type, Kind::command) != nullptr;
+    }
+    /// How a workflow wakes itself is nobody's business.
+    [[nodiscard]] bool is_internal(const std::string& type) const {
+        return type.starts_with("sourced.") && !registry_.find(type);
     }
     [[nodiscard]] std::vector<std::string> types_of(const Definition& definition) const {
         std::vector<std::string> types;

@@ -576,6 +576,27 @@ TEST_CASE("following: a callback that throws is reported, and following goes on"
     CHECK(follower.position() == 2);
 }
 
+TEST_CASE("following: while the file cannot be read nothing is lost, and it is said once") {
+    const support::TemporaryDirectory directory;
+    Seen<std::string> log;
+    App app({.path = directory.file(), .log = [&](const sourced::LogRecord& record) {
+        if (record.text.starts_with("a follower")) log.add(record.text);
+    }});
+    app.dispatch("s", added(1));
+    SQLite::Database shell(directory.file(), SQLite::OPEN_READWRITE);
+    shell.exec("pragma wal_autocheckpoint = 0; alter table sourced_messages rename to elsewhere");
+    auto pulled = app.follow({.from = Start::beginning()});
+    CHECK_THROWS_AS((void)pulled.next(0us), sourced::StoreError);
+    CHECK_THROWS_AS((void)pulled.next(0us), sourced::StoreError);
+    Seen<std::int64_t> seen;
+    auto called = app.follow({.from = Start::beginning()}, [&](const Message& message) { seen.add(message.position); });
+    CHECK(log.wait_for(1) == Strings{"a follower cannot read, going on trying"});
+    shell.exec("alter table elsewhere rename to sourced_messages");
+    CHECK(seen.wait_for(1) == Numbers{1});
+    CHECK(take(pulled, 1) == Numbers{1});
+    CHECK(log.wait_for(1).size() == 1);
+}
+
 TEST_CASE("following: callbacks may use the App, and write what they themselves follow") {
     App app;
     app.add<List>();

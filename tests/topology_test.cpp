@@ -246,6 +246,27 @@ TEST_CASE("topology: a reactor with its own loop is one automation for all that 
     CHECK(node(topology, "archived").group == "own");
 }
 
+TEST_CASE("topology: a workflow is an automation that consumes what it waits for") {
+    struct Long : sourced::Workflow<std::string, void, Created> {
+        Long() : Workflow("long") {
+            run([](Context& context, const std::string&) { (void)context.wait_for<Created>(); });
+        }
+    };
+    struct Lonely : sourced::Workflow<std::string, void> {
+        Lonely() : Workflow("lonely") {
+            run([](Context&, const std::string&) {});
+        }
+    };
+    App app;
+    app.add<Long>();
+    app.add<Lonely>();
+    const Topology topology(app);
+    CHECK(ids(topology) == Strings{"created", "long-aut", "lonely-aut"});
+    CHECK(node(topology, "long-aut").consumes == Strings{"created"});
+    CHECK_FALSE(node(topology, "long-aut").produces);
+    CHECK(node(topology, "lonely-aut").consumes.empty());
+}
+
 TEST_CASE("topology: a type appears under its name of today") {
     struct Keeper : sourced::Actor<Nothing> {
         Keeper() : Actor("keeper") {

@@ -865,18 +865,102 @@ struct Start {
     [[nodiscard]] static Start ago(Duration before) { return {From::ago, 0, {}, before}; }
 };
 
-/// How often a failing message is tried again, and how long the stream waits
-/// before each try: `after`, then twice that, and so on up to `at_most`.
+// ---- What becomes of a message that cannot be handled -------------------------------
+
+/// What an ErrorStrategy is told: a handler threw, a payload could not be read, or processes died over a message.
+///
+/// `error` is the very exception, so that a strategy can rethrow and catch it by its type.
+struct Fault {
+    std::exception_ptr error;
+    std::string type;        ///< of the exception, as C++ writes it
+    std::string text;        ///< what it says
+    const Message& message;  ///< the message that was being handled, or folded into a state
+    std::string group;
+    int attempt = 1;  ///< 1 for the first failure at this message, then 2, 3, ...; a success begins anew
+    int deaths = 0;   ///< not 0: nothing was thrown; so many processes died over the message, more than Options::deaths
+    Time at{};        ///< when, by the App's clock
+};
+
+/// What is to be done about a fault.
+///
+///     return Resolution::retry(fault.at + 5s);
+///
+/// While a stream waits for its retry or is parked, the other streams of the group go on.
+struct Resolution {
+    enum class Verb {
+        retry,  ///< try the message again at `at`
+        stop,   ///< stop the group; started again, it goes on with this message
+        park,   ///< leave the stream alone, later messages too, until App::retry_stream or App::skip_message
+        skip    ///< pass the message over, and record that
+    };
+    Verb verb = Verb::stop;
+    Time at{};
+    std::string reason{};  ///< kept with a stop, a parked stream, a skipped message; empty: what the exception said
+    /// Called once the resolution is committed, by the process that did it; what it throws is logged.
+    std::function<void(const Fault&)> recorded{};
+
+    [[nodiscard]] SOURCED_API static Resolution retry(Time at);
+    [[nodiscard]] SOURCED_API static Resolution stop(std::string_view reason = {});
+    [[nodiscard]] SOURCED_API static Resolution park(std::string_view reason = {});
+    [[nodiscard]] SOURCED_API static Resolution skip(std::string_view reason = {});
+    /// The same with `work` as `recorded`.
+    [[nodiscard]] SOURCED_API Resolution when_recorded(std::function<void(const Fault&)> work) &&;
+};
+
+/// Thrown by a handler it parks the stream at once, whatever the strategy says.
+struct SOURCED_API Park : Error {
+    using Error::Error;
+};
+
+/// Tries a failing message again, `times` times, and then gives up on it.
+///
+///     Retries{.times = 5, .after = 1s, .then = Resolution::park()}
+///
+/// Without `backoff` the stream waits for `after` before the first retry, then twice as long, and so on.
+/// `Retries{.times = 0}` gives up at once.
 struct Retries {
     int times = 3;
     Duration after = std::chrono::milliseconds(100);
-    Duration at_most = std::chrono::seconds(30);
+    Duration at_most = std::chrono::seconds(30);  ///< no wait is longer
+    /// How long to wait before retry 1, 2, ...: `[](Duration after, int retry) { return after * retry; }`
+    std::function<Duration(Duration after, int retry)> backoff{};
+    /// Stop, park or skip, when the retries are used up, or too many processes died over the message.
+    Resolution then = Resolution::stop();
+    /// Told of each retry, 1, 2, ..., and when it will be; after the commit that records it.
+    std::function<void(int retry, const Fault& fault, Time when)> on_retry{};
+    /// Told once that it was given up, whatever `then` says; after the commit that records it.
+    std::function<void(const Fault& fault)> on_stop{};
+};
+
+/// Decides what becomes of a message that cannot be handled: Retries, or anything callable with a Fault.
+///
+///     App app({.errors = [](const Fault& fault) {
+///         if (fault.attempt < 3) return Resolution::retry(fault.at + 1s);
+///         return Resolution::skip();
+///     }});
+///
+/// Asked outside of locks and transactions, from many threads at once. When it throws, the group stops with what it
+/// said and what the handler said. A retry is no answer to the deaths of processes: the group stops then.
+class ErrorStrategy {
+public:
+    /// `Retries{}`
+    ErrorStrategy() : ErrorStrategy(Retries{}) {}
+    /// Throws Invalid for less than no retries, and where `then` is a retry.
+    SOURCED_API ErrorStrategy(Retries retries);
+    template <class F>
+        requires(!std::same_as<std::remove_cvref_t<F>, ErrorStrategy> && !std::same_as<std::remove_cvref_t<F>, Retries>)
+    ErrorStrategy(F&& strategy);
+
+    [[nodiscard]] Resolution operator()(const Fault& fault) const { return strategy_(fault); }
+
+private:
+    std::function<Resolution(const Fault&)> strategy_;
 };
 
 /// What a reactor may decide about its own running. Unset members take the App's.
 struct ReactorOptions {
     std::optional<std::size_t> batch_size{};
-    std::optional<Retries> retries{};
+    std::optional<ErrorStrategy> errors{};
     Start start_from{};
 };
 
@@ -1389,7 +1473,7 @@ protected:
     template <class F>
     void sync(F handler);
 
-    /// `options({.batch_size = 10, .retries = Retries{.times = 5}})`
+    /// `options({.batch_size = 10, .errors = Retries{.times = 5}})`
     void options(ReactorOptions options) { definition_.options = std::move(options); }
 };
 
@@ -2066,7 +2150,8 @@ struct Failure {
     std::int64_t position = 0;  ///< the message it happened at
     std::string type;           ///< the exception's type
     std::string text;
-    std::optional<Time> retry_at{};  ///< try again then; otherwise the group is stopped
+    /// What is to be done. A skip passes the first message that the group has open in the stream.
+    Resolution resolution{};
 };
 
 /// What a worker has made of a claim. Committed as one: all of it or nothing.
@@ -2138,12 +2223,52 @@ struct DirectOutcome {
     Appended appended{};
 };
 
+/// Where a group stands in one stream.
+struct OffsetInfo {
+    enum class State { idle, ready, claimed, waiting, parked };  ///< waiting: for its retry
+
+    std::string stream;
+    State state = State::idle;
+    std::int64_t acked = 0;     ///< last position handled
+    std::int64_t known = 0;     ///< highest position discovered; beyond `acked`: something is open
+    int attempts = 0;           ///< failed tries of the message at `position`
+    int deaths = 0;             ///< times a process died over the stream's next message
+    std::int64_t position = 0;  ///< the message that failed; 0: none
+    std::string error_type;
+    std::string error_text;
+    std::string reason;                ///< why it is parked
+    std::optional<Time> failed_at{};   ///< when the error was recorded
+    std::optional<Time> retry_at{};
+    std::int64_t owner = 0;            ///< number of the process that handles it; 0: nobody
+    std::int64_t owner_pid = 0;
+};
+
+/// Which of a group's offsets to list, in the order in which the streams came into being.
+struct OffsetRange {
+    bool all = false;      ///< otherwise only those with an error, and those that are parked
+    std::string after{};   ///< the last stream of the page before
+    std::size_t limit = 100;
+};
+
+/// A message that a group was made to pass over.
+struct Skipped {
+    std::int64_t number = 0;  ///< of the record, rising
+    std::string stream;
+    std::int64_t position = 0;
+    Id id{};
+    Time at{};
+    std::string error_type;  ///< empty: nothing had failed
+    std::string error_text;
+    std::string reason;
+};
+
 /// How far one group is.
 struct GroupInfo {
     std::int64_t id = 0;
     std::string name;
     bool active = true;
-    std::string reason;           ///< why it was stopped
+    std::string reason;           ///< why it was stopped or started last
+    std::optional<Time> changed_at{};  ///< when that was
     std::string error_type;       ///< the exception that stopped it, if one did
     std::string error_text;
     std::int64_t error_position = 0;
@@ -2165,6 +2290,7 @@ struct GroupInfo {
     std::int64_t generation = 1;        ///< one more with every rebuild
     /// How far a rebuild is, about, in positions of the log; also one that broke off.
     std::optional<Progress> rebuild{};
+    std::int64_t parked = 0;      ///< streams that are parked
 };
 
 /// The whole file in numbers.
@@ -2295,14 +2421,29 @@ public:
     /// Stops a group: nothing is claimed any more, work under way is dropped.
     /// Throws NotRegistered for a name that is not stored.
     virtual void stop_group(std::string_view name, std::string_view reason) = 0;
-    /// Starts it again where it stopped; errors and retries are cleared.
-    virtual void start_group(std::string_view name) = 0;
+    /// Starts it again where it stopped; errors and retries are cleared. Parked streams stay parked.
+    virtual void start_group(std::string_view name, std::string_view reason = {}) = 0;
     /// Lets the group pass messages again; `on_reset` runs in the same transaction. What it had handled before is
     /// a replay. Work under way is dropped, retries begin anew. Streams that have not come as far
     /// stay where they are. Throws NotRegistered for a group that is not stored, Invalid for a stream that is not
     /// there and when both a position and a time are given.
     virtual void reset_group(std::string_view name, const Reset& reset,
                              const std::function<void(Transaction&)>& on_reset) = 0;
+    /// Lets a stream that is parked, waits for its retry, or has stopped the group go on now, with its attempts
+    /// counted anew. Throws Error for an unknown stream, for one that has no trouble and for one that is being handled;
+    /// NotRegistered for an unknown group, as those below.
+    virtual void retry_stream(std::string_view group, std::string_view stream) = 0;
+    /// Leaves a stream alone, later messages too; work under way is dropped. Throws Error for an unknown stream.
+    virtual void park_stream(std::string_view group, std::string_view stream, std::string_view reason) = 0;
+    /// Passes over the first message that the group has open in the stream, records that, and lets the stream go
+    /// on behind it; work under way is dropped. Throws Error for an unknown stream and where nothing is open.
+    virtual Skipped skip_message(std::string_view group, std::string_view stream, std::string_view reason) = 0;
+    /// The messages a group has passed over, those behind record number `after`, oldest first.
+    [[nodiscard]] virtual std::vector<Skipped> skipped(std::string_view group, std::int64_t after = 0,
+                                                       std::size_t limit = 100) = 0;
+    /// Where the group stands in its streams. Throws Error when `range.after` is no stream.
+    [[nodiscard]] virtual std::vector<OffsetInfo> offsets(std::string_view group, const OffsetRange& range = {}) = 0;
+
     // ---- generations: a read model that is built anew beside the one that is read
 
     /// Begins one for a group: all its types, from where the group began, nothing handled. What is left of an earlier
@@ -2322,7 +2463,8 @@ public:
     /// Takes it out of the file with its tables; nothing happens when it is not there.
     virtual void drop_generation(const Generation& generation) = 0;
 
-    /// True when nothing that the group handles is open, or the group is stopped. Cheap, unlike stats().
+    /// True when nothing that the group handles is open, or the group is stopped. What is parked is not open. Cheap,
+    /// unlike stats().
     [[nodiscard]] virtual bool settled(std::int64_t group) = 0;
     [[nodiscard]] virtual Stats stats() = 0;
 
@@ -2442,9 +2584,9 @@ struct Options {
     std::size_t workers = 2;                    ///< threads that start() and run() take when not told otherwise
     std::size_t batch_size = 50;                ///< messages of one stream handled together
     std::size_t claim_count = 64;               ///< streams a worker takes at a time
-    Retries retries{};
+    ErrorStrategy errors{};                     ///< what becomes of a message that cannot be handled
     Duration claim_time = std::chrono::seconds(10);  ///< silence after which a process counts as dead
-    int deaths = 10;                            ///< times a message may take its process down before the group stops
+    int deaths = 10;                            ///< times a message may take its process down before `errors` ends it
     std::size_t cached_states = 10'000;         ///< states kept in memory
     Limits limits{};                            ///< of the payloads that are dispatched
     Duration busy_timeout = std::chrono::seconds(5);  ///< how long to wait for another process's write
@@ -2946,7 +3088,7 @@ public:
                                  const std::function<void(UnitTransaction&)>& body = {});
 
     SOURCED_API void stop_group(std::string_view group, std::string_view reason = "stopped by hand");
-    SOURCED_API void start_group(std::string_view group);
+    SOURCED_API void start_group(std::string_view group, std::string_view reason = {});
     /// Passes the log again, from the start and in all streams unless told otherwise: read models are emptied by
     /// `on_reset` and built anew; nothing is decided or sent a second time. stats() shows how far that is.
     ///
@@ -2968,6 +3110,14 @@ public:
     /// handled or another process rebuilds the same group. Then, and when the process dies, the old one goes on being
     /// served; the next rebuild starts over. A stopped group stays stopped.
     SOURCED_API Rebuilt rebuild(std::string_view group, const RebuildOptions& options = {});
+    /// Tries a stream again that is parked or waits for its retry. See Store::retry_stream, also for the next two.
+    ///
+    ///     for (const auto& offset : app.store().offsets("mailer")) app.retry_stream("mailer", offset.stream);
+    SOURCED_API void retry_stream(std::string_view group, std::string_view stream);
+    SOURCED_API Skipped skip_message(std::string_view group, std::string_view stream,
+                                     std::string_view reason = "skipped by hand");
+    SOURCED_API void park_stream(std::string_view group, std::string_view stream,
+                                 std::string_view reason = "parked by hand");
     [[nodiscard]] SOURCED_API Stats stats();
 
     [[nodiscard]] SOURCED_API Store& store();
@@ -4554,6 +4704,18 @@ const TypeInfo& Registry::add() {
 
 }  // namespace sourced
 // ==== Handlers =================================================================
+
+namespace sourced {
+
+template <class F>
+    requires(!std::same_as<std::remove_cvref_t<F>, ErrorStrategy> && !std::same_as<std::remove_cvref_t<F>, Retries>)
+ErrorStrategy::ErrorStrategy(F&& strategy) {
+    constexpr bool fits = std::is_invocable_r_v<Resolution, const std::remove_cvref_t<F>&, const Fault&>;
+    static_assert(fits, "an error strategy is a Retries, or is called with a const Fault& and returns a Resolution");
+    if constexpr (fits) strategy_ = std::forward<F>(strategy);
+}
+
+}  // namespace sourced
 
 namespace sourced::detail {
 
@@ -9017,6 +9179,46 @@ void Registry::check(const Message& message, const Limits& limits) const {
 }  // namespace sourced
 // ==== Handlers =================================================================
 
+namespace sourced {
+
+Resolution Resolution::retry(Time at) { return {Verb::retry, at, {}, {}}; }
+Resolution Resolution::stop(std::string_view reason) { return {Verb::stop, {}, std::string(reason), {}}; }
+Resolution Resolution::park(std::string_view reason) { return {Verb::park, {}, std::string(reason), {}}; }
+Resolution Resolution::skip(std::string_view reason) { return {Verb::skip, {}, std::string(reason), {}}; }
+Resolution Resolution::when_recorded(std::function<void(const Fault&)> work) && {
+    recorded = std::move(work);
+    return std::move(*this);
+}
+
+ErrorStrategy::ErrorStrategy(Retries retries) {
+    if (retries.times < 0) throw Invalid("Retries: times is " + std::to_string(retries.times));
+    if (retries.then.verb == Resolution::Verb::retry) {
+        throw Invalid("Retries: what comes after the last retry is to stop, to park or to skip");
+    }
+    strategy_ = [retries = std::move(retries)](const Fault& fault) {
+        if (fault.deaths > 0 || fault.attempt > retries.times) {
+            Resolution last = retries.then;
+            if (retries.on_stop) last.recorded = retries.on_stop;
+            return last;
+        }
+        Duration wait = retries.after;
+        if (retries.backoff) {
+            wait = retries.backoff(retries.after, fault.attempt);
+        } else {
+            for (int i = 1; i < fault.attempt && wait < retries.at_most; ++i) wait *= 2;
+        }
+        Resolution again = Resolution::retry(fault.at + std::min(wait, retries.at_most));
+        if (retries.on_retry) {
+            again.recorded = [told = retries.on_retry, when = again.at](const Fault& recorded) {
+                told(recorded.attempt, recorded, when);
+            };
+        }
+        return again;
+    };
+}
+
+}  // namespace sourced
+
 namespace sourced::detail {
 
 namespace {
@@ -10222,7 +10424,7 @@ namespace sourced::detail {
 
 // ---- what an exception says
 
-struct Fault {
+struct Described {
     std::string type;
     std::string text;
 };
@@ -10235,7 +10437,7 @@ inline std::string readable(const char* mangled) {
     return name;
 }
 
-inline Fault describe(const std::exception_ptr& error) {
+inline Described describe(const std::exception_ptr& error) {
     try {
         std::rethrow_exception(error);
     } catch (const std::exception& exception) {
@@ -10421,7 +10623,7 @@ struct Member {
     const Definition* definition = nullptr;
     std::int64_t id = 0;
     std::size_t batch_size = 1;
-    Retries retries;
+    ErrorStrategy errors;
     std::unordered_map<std::string, Route> routes;
     std::unordered_set<std::string> evolves;
     bool folds = false;     // a state that is the fold of the stream
@@ -10462,6 +10664,20 @@ private:
     bool known_ = false;
 };
 
+/// A fault with the message it tells of.
+struct Faulted {
+    Faulted(Message of, const std::exception_ptr& error, Described said, const Member& member, int attempt, int deaths,
+            Time at)
+        : message(std::move(of)),
+          fault{error, std::move(said.type), std::move(said.text), message, member.definition->name, attempt, deaths,
+                at} {}
+    Faulted(const Faulted&) = delete;
+    Faulted& operator=(const Faulted&) = delete;
+
+    Message message;
+    Fault fault;
+};
+
 /// One claimed stream on its way through a worker.
 struct Work {
     struct Item {
@@ -10494,8 +10710,10 @@ struct Work {
     std::int64_t first_position = 0;
     std::size_t decided = 0;       // events in the claimed stream that are in the state already
     bool keep = true;              // the state is good once the commit is
+    std::unique_ptr<Faulted> faulted;  // what the error strategy was told
 
     void begin() {
+        faulted.reset();
         items.clear();
         keys.clear();
         synced.clear();
@@ -11001,7 +11219,7 @@ public:
         member->id = id;
         member->definition = &definition;
         member->batch_size = definition.options.batch_size.value_or(options_.batch_size);
-        member->retries = definition.options.retries.value_or(options_.retries);
+        member->errors = definition.options.errors.value_or(options_.errors);
         for (const auto& [type, evolve] : definition.events) {
             member->routes[type].evolve = &evolve;
             member->evolves.insert(type);
@@ -12011,7 +12229,7 @@ private:
                 work->memory->stream = handled.claim.stream_name;
             }
             if (handled.claim.deaths > options_.deaths) {
-                give_up(handled);
+                give_up(*work, handled);
             } else {
                 handle_claim(*work, handled);
             }
@@ -12048,34 +12266,78 @@ private:
         return std::min(work.member->batch_size, work.limit);
     }
 
-    void give_up(Handled& handled) {
+    void give_up(Work& work, Handled& handled) {
         const Claim& claim = handled.claim;
-        Failure failure;
-        failure.position = claim.pending;
-        failure.type = "process death";
-        failure.text = "the process died " + std::to_string(claim.deaths) + " times while handling '" +
-                       claim.stream_name + "' from position " + std::to_string(claim.pending);
-        handled.failure = std::move(failure);
+        const std::string text = "the process died " + std::to_string(claim.deaths) + " times while handling '" +
+                                 claim.stream_name + "' from position " + std::to_string(claim.pending);
+        ask(work, handled, first_open(*work.member, claim), std::make_exception_ptr(Error(text)),
+            {"process death", text}, claim.deaths);
     }
 
-    /// Records an exception of user code at one message; what comes before it stays handled.
-    /// In a unit it is the caller's.
+    /// Lets the error strategy decide about an exception of user code at one message, or (0) at the first that is open;
+    /// what comes before it stays handled. In a unit it is the caller's.
     void fail(Work& work, Handled& handled, std::int64_t position, const std::exception_ptr& error) {
         if (work.unit) std::rethrow_exception(error);
+        Message message =
+            position > 0 ? first_message(handled.claim, position, {}) : first_open(*work.member, handled.claim);
+        ask(work, handled, std::move(message), error, describe(error), 0);
+    }
+
+    /// The first message at or behind a position of the claimed stream; there should be one.
+    Message first_message(const Claim& claim, std::int64_t position, std::vector<std::string> types) {
+        Message found;
+        found.stream = claim.stream_name;
+        found.position = position;
+        LogRange range;
+        range.from = position;
+        range.stream = claim.stream_name;
+        range.types = std::move(types);
+        range.limit = 1;
+        store_->read_log(range, [&](Message& message) {
+            found = std::move(message);
+            return false;
+        });
+        return found;
+    }
+    Message first_open(const Member& member, const Claim& claim) {
+        return first_message(claim, std::max(claim.pending, claim.acked + 1), member.definition->handled());
+    }
+
+    void ask(Work& work, Handled& handled, Message message, const std::exception_ptr& error, Described said,
+             int deaths) {
         const Member& member = *work.member;
         const Claim& claim = handled.claim;
-        auto fault = describe(error);
-        Failure failure;
-        failure.position = position;
-        failure.type = std::move(fault.type);
-        failure.text = std::move(fault.text);
-        const int attempts = claim.attempted == position ? claim.attempts : 0;
-        if (attempts < member.retries.times) {
-            Duration pause = member.retries.after;
-            for (int i = 0; i < attempts && pause < member.retries.at_most; ++i) pause *= 2;
-            failure.retry_at = options_.clock() + std::min(pause, member.retries.at_most);
+        const int before = claim.attempted == message.position ? claim.attempts : 0;
+        work.faulted =
+            std::make_unique<Faulted>(std::move(message), error, std::move(said), member, before + 1, deaths,
+                                      options_.clock());
+        const Fault& fault = work.faulted->fault;
+        handled.failure = Failure{fault.message.position, fault.type, fault.text, resolve(member, fault)};
+    }
+
+    [[nodiscard]] static bool is_park(const std::exception_ptr& error) {
+        try {
+            std::rethrow_exception(error);
+        } catch (const Park&) {
+            return true;
+        } catch (...) {
+            return false;
         }
-        handled.failure = std::move(failure);
+    }
+
+    static Resolution resolve(const Member& member, const Fault& fault) {
+        if (is_park(fault.error)) return Resolution::park(fault.text);
+        try {
+            Resolution resolution = member.errors(fault);
+            if (fault.deaths > 0 && resolution.verb == Resolution::Verb::retry) {
+                return Resolution::stop("trying again is no answer: " + fault.text);
+            }
+            return resolution;
+        } catch (...) {
+            const auto said = describe(std::current_exception());
+            return Resolution::stop("the error strategy failed with " + said.type + ": " + said.text +
+                                    "; it was told of " + fault.type + ": " + fault.text);
+        }
     }
 
     /// An actor: one pass over the batch in the order of the stream. Commands are decided on the state at the end
@@ -12168,6 +12430,7 @@ private:
             read_on(work, claim, range.from, visit);
         }
 
+        const bool decides = commands && member.folds && !fold_error;
         bool whole = true;
         bool touched = false;  // a reaction has sent something to this very stream that changes the state
         for (auto& item : work.items) {
@@ -12220,7 +12483,7 @@ private:
             handled.sync = [&work](Transaction& transaction) { sync_decisions(work, transaction); };
         }
         if (!member.folds) memory.seq = std::max(memory.seq, end);
-        if (commands && member.folds) {
+        if (decides) {
             handled.evolves = &member.evolves;
             handled.decided_on = memory.seq;
         }
@@ -12232,7 +12495,7 @@ private:
             state = blank(member, handled.claim.stream_name, work.unit);
             return true;
         } catch (...) {
-            fail(work, handled, handled.claim.pending, std::current_exception());
+            fail(work, handled, 0, std::current_exception());
             work.keep = false;
             return false;
         }
@@ -12894,7 +13157,9 @@ private:
         handled.acked = handled.claim.acked;
         handled.release = again.release;
         handled.failure = std::move(again.failure);
+        auto faulted = std::move(again.work->faulted);
         again.work->begin();
+        again.work->faulted = std::move(faulted);
         again.work->keep = false;
         worker.works.push_back(std::move(again.work));
     }
@@ -12920,7 +13185,7 @@ private:
         case Outcome::Result::done:
             worker.handled += work->handled;
             if (work->handled > 0) works();
-            if (handled.failure) report(worker, member, handled);
+            if (handled.failure) report(worker, *work, handled);
             if (handled.not_before) wait_for_retry(member, *handled.not_before);
             remember(*work, handled, outcome);
             do_after(*work);
@@ -12967,14 +13232,7 @@ private:
 
     /// What a reactor wanted done after the commit: once, whatever comes of it.
     void do_after(Work& work) {
-        for (const auto& step : work.after) {
-            try {
-                step();
-            } catch (...) {
-                log(Level::warning, "what was to be done after a commit failed, and is not tried again",
-                    {{"group", work.member->definition->name}, {"error", describe(std::current_exception()).text}});
-            }
-        }
+        for (const auto& step : work.after) call_back(*work.member, "what was to be done after a commit", step);
     }
 
     /// Keeps the state that a commit has made true.
@@ -13014,18 +13272,41 @@ private:
         return true;
     }
 
-    void report(Worker& worker, Member& member, const Handled& handled) {
+    /// Says what became of a failure, now that it is committed.
+    void report(Worker& worker, const Work& work, const Handled& handled) {
+        using enum Resolution::Verb;
+        Member& member = *work.member;
         const Failure& failure = *handled.failure;
+        const Resolution& resolution = failure.resolution;
         worker.failed = failure.text;
-        if (failure.retry_at) wait_for_retry(member, *failure.retry_at);
-        if (!options_.log) return;
-        log(failure.retry_at ? Level::warning : Level::error,
-            failure.retry_at ? "a message failed and will be tried again" : "a message failed, its group is stopped",
-            {{"group", member.definition->name},
-             {"stream", handled.claim.stream_name},
-             {"position", std::to_string(failure.position)},
-             {"type", failure.type},
-             {"error", failure.text}});
+        if (resolution.verb == retry) wait_for_retry(member, resolution.at);
+        if (options_.log) {
+            static constexpr const char* texts[] = {
+                "a message failed and will be tried again", "a message failed, its group is stopped",
+                "a message failed, its stream is parked", "a message failed and is skipped"};
+            log(resolution.verb == retry || resolution.verb == skip ? Level::warning : Level::error,
+                texts[static_cast<std::size_t>(resolution.verb)],
+                {{"group", member.definition->name},
+                 {"stream", handled.claim.stream_name},
+                 {"position", std::to_string(failure.position)},
+                 {"type", failure.type},
+                 {"error", failure.text},
+                 {"reason", resolution.reason}});
+        }
+        if (resolution.recorded && work.faulted) {
+            call_back(member, "what was to be told of a failure", [&] { resolution.recorded(work.faulted->fault); });
+        }
+    }
+
+    /// Runs user code that nothing depends on: what it throws is logged.
+    template <class Call>
+    void call_back(const Member& member, const char* what, const Call& call) const {
+        try {
+            call();
+        } catch (...) {
+            log(Level::warning, std::string(what) + " failed",
+                {{"group", member.definition->name}, {"error", describe(std::current_exception()).text}});
+        }
     }
 
     /// Handles what is pending in one stream on this thread. False: there was nothing, or another has it.
@@ -13618,7 +13899,18 @@ void App::stop() { engine_->stop(); }
 bool App::wait_until_idle(Duration timeout) { return engine_->wait_until_idle(timeout); }
 
 void App::stop_group(std::string_view group, std::string_view reason) { engine_->store().stop_group(group, reason); }
-void App::start_group(std::string_view group) { engine_->store().start_group(group); }
+void App::start_group(std::string_view group, std::string_view reason) {
+    engine_->store().start_group(group, reason);
+}
+void App::retry_stream(std::string_view group, std::string_view stream) {
+    engine_->store().retry_stream(group, stream);
+}
+Skipped App::skip_message(std::string_view group, std::string_view stream, std::string_view reason) {
+    return engine_->store().skip_message(group, stream, reason);
+}
+void App::park_stream(std::string_view group, std::string_view stream, std::string_view reason) {
+    engine_->store().park_stream(group, stream, reason);
+}
 bool App::acknowledge(std::string_view group, const Message& message,
                       const std::function<void(UnitTransaction&)>& body) {
     return engine_->acknowledge(group, message, body);
@@ -14652,7 +14944,7 @@ Line Line::by(std::string_view reactor) const {
 
 struct Stage::Members {
     Clock clock;
-    App app{{.batch_size = 1, .claim_count = 1, .retries = {.times = 0}, .clock = clock, .seed = 1}};
+    App app{{.batch_size = 1, .claim_count = 1, .errors = Retries{.times = 0}, .clock = clock, .seed = 1}};
     std::vector<const Definition*> definitions;
     std::string stream;
     Messages past;

@@ -131,6 +131,23 @@ CREATE VIEW sourced_lag AS
 
 // What version 2 adds; a file of version 1 gets it when it is opened.
 constexpr const char* schema_2_sql = R"sql(
+-- Progress, continued. failed_at: when the error was recorded. reason: why the stream is parked. What has an error or
+-- is parked is found by an index that costs nothing where all is well.
+ALTER TABLE sourced_offsets ADD COLUMN failed_at INTEGER;
+ALTER TABLE sourced_offsets ADD COLUMN reason TEXT;
+CREATE INDEX sourced_offsets_troubled ON sourced_offsets(grp, stream)
+    WHERE error_type IS NOT NULL OR reason IS NOT NULL;
+
+-- Groups, continued. When one was stopped or started last; reason says why.
+ALTER TABLE sourced_groups ADD COLUMN changed_at INTEGER;
+
+-- Messages that a group was made to pass over, and why.
+CREATE TABLE sourced_skipped(
+    id INTEGER PRIMARY KEY, grp INTEGER NOT NULL, stream INTEGER NOT NULL, position INTEGER NOT NULL,
+    message_id BLOB NOT NULL CHECK(length(message_id) = 16), skipped_at INTEGER NOT NULL,
+    error_type TEXT, error_text TEXT, reason TEXT NOT NULL) STRICT;
+CREATE INDEX sourced_skipped_by_group ON sourced_skipped(grp);
+
 -- What is sent again and again, by name: every so many microseconds, first at `first` or an interval after it was
 -- declared (null). due_at, message_id: the occurrence that waits in sourced_scheduled. The rest: what each is made of.
 CREATE TABLE sourced_recurring(
@@ -543,11 +560,29 @@ struct Offset {
     std::optional<std::int64_t> retry_at;
     std::optional<std::string> error_type;
     std::optional<std::string> error_text;
+    std::optional<std::int64_t> failed_at;
+    std::optional<std::string> reason;  // of being parked
 
     bool stored = false;         // the row is in the table
     bool dirty = false;          // it is to be written
     bool trouble = false;        // with its retries, errors and deaths
     std::int64_t clean_seq = 0;  // every message of the stream up to this seq has been handled or is of no interest
+
+    /// Nothing speaks against handling its next message any more.
+    void clear_trouble() {
+        trouble |= attempts != 0 || deaths != 0 || retry_at || error_type || reason;
+        attempts = deaths = 0;
+        attempted.reset();
+        retry_at.reset();
+        error_type.reset();
+        error_text.reset();
+        failed_at.reset();
+        reason.reset();
+    }
+    void take_from_owner() {
+        fence += owner ? 1 : 0;
+        owner.reset();
+    }
 };
 
 /// One row of sourced_groups, and what this process knows about it.
@@ -673,7 +708,7 @@ struct StoredMessage {
     "coalesce((SELECT value FROM sourced_meta WHERE key = 'last_group'), 0))"
 #define SOURCED_PRIVATE_UNTROUBLED                                                                         \
     "owner = NULL, attempts = 0, attempted = NULL, deaths = 0, retry_at = NULL, error_type = NULL, " \
-    "error_text = NULL "
+    "error_text = NULL, failed_at = NULL, reason = NULL "
 
 /// One piece of work for the writer connection.
 struct Unit {
@@ -1251,14 +1286,14 @@ public:
         flush();
         stop_group_.run(reason, failure ? std::optional(failure->type) : std::nullopt,
                         failure ? std::optional(failure->text) : std::nullopt,
-                        failure ? std::optional(failure->position) : std::nullopt, id);
+                        failure ? std::optional(failure->position) : std::nullopt, micros(options_.clock()), id);
         drop_claims_.run(id);
         forget_groups();
     }
 
-    void start_group(std::int64_t id) {
+    void start_group(std::int64_t id, std::string_view reason) {
         flush();
-        start_group_.run(id);
+        start_group_.run(reason.empty() ? std::nullopt : std::optional(reason), micros(options_.clock()), id);
         clear_retries_.run(id);
         forget_groups();
     }
@@ -1280,6 +1315,58 @@ public:
         note_reset_.run(id, micros(options_.clock()), reset.reason, acked, stream);
         forget_groups();
         if (on_reset) run_user(on_reset);
+    }
+
+    // ---- one stream of a group, by hand
+
+    /// Lets `change` work on the group's offset in the stream, with all that the log holds discovered.
+    template <class Change>
+    void change_stream(std::int64_t group_id, std::string_view stream, std::string_view doing, const Change& change) {
+        Group& group = this->group(group_id);
+        const std::string what = std::string(doing) + " '" + std::string(stream) + "' for group '" + group.name + "': ";
+        const Head* head = find_head(stream);
+        if (!head) throw Error(what + "there is no such stream");
+        const OffsetKey key{group_id, head->id};
+        Exchanged ignored;
+        while (group.scanned < this->head()) discover(group, 0, ignored);
+        group.retry_known = false;
+        change(group, key, what);
+        changed_ = true;
+    }
+
+    void retry_stream(std::int64_t id, std::string_view stream) {
+        change_stream(id, stream, "retry", [&](Group& group, OffsetKey key, const std::string& what) {
+            Offset* offset = find_offset(key);
+            if (!offset || (offset->state != waiting && offset->state != parked && !offset->error_type)) {
+                throw Error(what + "it is neither parked nor waiting for a retry");
+            }
+            if (offset->owner) throw Error(what + "it is being handled");
+            offset->clear_trouble();
+            look_on(group, key, *offset);
+        });
+    }
+
+    void park_stream(std::int64_t id, std::string_view stream, std::string_view reason) {
+        change_stream(id, stream, "park", [&](Group& group, OffsetKey key, const std::string&) {
+            Offset& offset = make_offset(key, group.scanned);
+            offset.take_from_owner();
+            park(offset, reason);
+            touch(key, offset);
+        });
+    }
+
+    Skipped skip_message(std::int64_t id, std::string_view stream, std::string_view reason) {
+        std::optional<Skipped> skipped;
+        change_stream(id, stream, "skip a message of", [&](Group& group, OffsetKey key, const std::string& what) {
+            Offset* offset = find_offset(key);
+            if (offset) {
+                offset->take_from_owner();
+                skipped = pass_over(group, key, *offset, reason);
+            }
+            if (!skipped) throw Error(what + "nothing is open there");
+        });
+        skipped->stream = stream;
+        return *skipped;
     }
 
     /// The step of a worker; see Exchange. `culprits` holds the parts that must not be tried again.
@@ -1366,8 +1453,11 @@ public:
 
     DirectOutcome commit_direct(const Direct& direct) {
         Group& group = active_group(direct.group);
-        if (open(group, direct.stream, unbounded)) return {DirectOutcome::Result::pending, {}};
         const Head* head = find_head(direct.stream);
+        if (const Offset* offset = head ? find_offset({group.id, head->id}) : nullptr; offset && offset->reason) {
+            throw Error("'" + direct.stream + "' is parked for group '" + group.name + "': " + *offset->reason);
+        }
+        if (open(group, direct.stream, unbounded)) return {DirectOutcome::Result::pending, {}};
         const std::int64_t seq = head ? head->seq : 0;
         if (seq != direct.decided_on && (!head || evolved_since(*head, direct.decided_on, direct.evolves))) {
             return {DirectOutcome::Result::conflict, {}};
@@ -2148,6 +2238,8 @@ private:
         offset.retry_at = maybe(10);
         if (!row.null(11)) offset.error_type = std::string(row.text(11));
         if (!row.null(12)) offset.error_text = std::string(row.text(12));
+        offset.failed_at = maybe(13);
+        if (!row.null(14)) offset.reason = std::string(row.text(14));
         offset.stored = true;
         return &offsets_.emplace(key, std::move(offset)).first->second;
     }
@@ -2177,7 +2269,7 @@ private:
         }
         if (o.trouble) {
             update_trouble_.run(key.group, key.stream, o.attempts, o.attempted, o.deaths, o.retry_at, o.error_type,
-                                o.error_text);
+                                o.error_text, o.failed_at, o.reason);
         }
     }
 
@@ -2241,25 +2333,15 @@ private:
 
     void advance(const Handled& handled, OffsetKey key, Offset& offset) {
         if (handled.acked > offset.acked) {
-            offset.trouble |= offset.attempts != 0 || offset.deaths != 0 || offset.error_type;
-            offset.attempts = 0;
-            offset.attempted.reset();
-            offset.deaths = 0;
-            offset.error_type.reset();
-            offset.error_text.reset();
+            offset.clear_trouble();
             offset.acked = handled.acked;
             offset.highest = std::max(offset.highest, offset.acked);
         }
-        // Messages that arrived meanwhile or were left over are not forgotten: pending comes from known.
-        offset.known = std::max(offset.known, offset.acked);
-        offset.pending = offset.known > offset.acked ? std::optional(offset.acked + 1) : std::nullopt;
-        offset.state = offset.pending ? ready : idle;
         offset.owner.reset();
         offset.trouble |= offset.retry_at.has_value();
         offset.retry_at.reset();
         Group& group = this->group(key.group);
-        if (offset.state == ready) group.maybe_ready = true;
-        touch(key, offset);
+        look_on(group, key, offset);
         if (handled.failure) record(*handled.failure, group, key, offset);
         else if (handled.not_before && offset.pending) postpone(*handled.not_before, group, offset);
     }
@@ -2271,25 +2353,77 @@ private:
         group.retry_known = false;
     }
 
+    /// Makes the stream ready for what is open behind `acked`. Messages that arrived meanwhile or were left over are
+    /// not forgotten: pending comes from known.
+    void look_on(Group& group, OffsetKey key, Offset& offset) {
+        offset.known = std::max(offset.known, offset.acked);
+        offset.pending = offset.known > offset.acked ? std::optional(offset.acked + 1) : std::nullopt;
+        offset.state = offset.pending ? ready : idle;
+        if (offset.state == ready) group.maybe_ready = true;
+        touch(key, offset);
+    }
+
     void record(const Failure& failure, Group& group, OffsetKey key, Offset& offset) {
+        using Verb = Resolution::Verb;
+        const Resolution& resolution = failure.resolution;
+        const std::string& reason = resolution.reason.empty() ? failure.text : resolution.reason;
         offset.trouble = true;
         offset.attempts = offset.attempted == failure.position ? offset.attempts + 1 : 1;
         offset.attempted = failure.position;
         offset.error_type = failure.type;
         offset.error_text = failure.text;
+        offset.failed_at = micros(options_.clock());
         if (!offset.pending) {  // a failed message is pending whatever discovery knows of it
             offset.known = std::max(offset.known, failure.position);
             offset.pending = offset.acked + 1;
         }
-        if (failure.retry_at) {
-            postpone(*failure.retry_at, group, offset);
-            touch(key, offset);
-            return;
-        }
         offset.state = ready;
         touch(key, offset);
-        stop_group(group.id, failure.text, &failure);
+        switch (resolution.verb) {
+        case Verb::retry: postpone(resolution.at, group, offset); return;
+        case Verb::park: park(offset, reason); return;
+        case Verb::skip:
+            if (pass_over(group, key, offset, reason)) return;
+            break;
+        case Verb::stop: break;
+        }
+        stop_group(group.id, reason, &failure);
         changed_ = true;
+    }
+
+    static void park(Offset& offset, std::string_view reason) {
+        offset.trouble = true;
+        offset.state = parked;
+        offset.retry_at.reset();
+        offset.reason = reason;
+    }
+
+    /// Passes the first message that is open for the group in the stream, and records that. False: there is none.
+    std::optional<Skipped> pass_over(Group& group, OffsetKey key, Offset& offset, std::string_view reason) {
+        std::optional<Skipped> first;
+        write_rows();
+        {
+            auto row = open_backwards_(key.stream);
+            while (row.next() && row.integer(0) > offset.acked) {
+                const auto since = group.since.find(row.integer(1));
+                if (since == group.since.end() || row.integer(0) < since->second) continue;
+                first.emplace();
+                first->position = row.integer(0);
+                first->id = id_of(row, 2);
+            }
+        }
+        if (!first) return first;
+        first->at = time_of(micros(options_.clock()));
+        first->error_type = offset.error_type.value_or("");
+        first->error_text = offset.error_text.value_or("");
+        first->reason = reason;
+        insert_skipped_.run(key.group, key.stream, first->position, first->id, micros(first->at), offset.error_type,
+                            offset.error_text, reason);
+        offset.clear_trouble();
+        offset.acked = first->position;
+        offset.highest = std::max(offset.highest, offset.acked);
+        look_on(group, key, offset);
+        return first;
     }
 
     /// Is there a message of one of these types behind `seq`?
@@ -2686,6 +2820,12 @@ private:
     Statement insert_stream_{bank_, "INSERT INTO sourced_streams(name, seq, updated_at) VALUES(?, ?, ?)"};
     Statement update_head_{bank_, "UPDATE sourced_streams SET seq = ?, updated_at = ? WHERE id = ?"};
     Statement type_by_name_{bank_, "SELECT id, kind FROM sourced_types WHERE name = ?"};
+    Statement open_backwards_{bank_,
+                              "SELECT position, type, id FROM sourced_messages WHERE stream = ? ORDER BY seq DESC"};
+    Statement insert_skipped_{
+        bank_,
+        "INSERT INTO sourced_skipped(grp, stream, position, message_id, skipped_at, error_type, error_text, reason) "
+        "VALUES(?, ?, ?, ?, ?, ?, ?, ?)"};
     Statement type_by_id_{bank_, "SELECT name FROM sourced_types WHERE id = ?"};
     Statement insert_type_{bank_, "INSERT INTO sourced_types(name, kind) VALUES(?, ?)"};
     Statement update_type_kind_{bank_, "UPDATE sourced_types SET kind = ? WHERE id = ?"};
@@ -2795,24 +2935,25 @@ private:
     Statement update_scanned_{bank_, "UPDATE sourced_groups SET scanned = ? WHERE id = ?"};
     Statement stop_group_{bank_,
                           "UPDATE sourced_groups SET status = 'stopped', reason = ?, error_type = ?, "
-                          "error_text = ?, error_position = ? WHERE id = ?"};
+                          "error_text = ?, error_position = ?, changed_at = ? WHERE id = ?"};
     Statement start_group_{bank_,
-                           "UPDATE sourced_groups SET status = 'active', reason = NULL, error_type = NULL, "
-                           "error_text = NULL, error_position = NULL WHERE id = ?"};
+                           "UPDATE sourced_groups SET status = 'active', reason = ?, error_type = NULL, "
+                           "error_text = NULL, error_position = NULL, changed_at = ? WHERE id = ?"};
     Statement drop_claims_{bank_,
                            "UPDATE sourced_offsets SET fence = fence + 1, owner = NULL, "
                            "state = CASE WHEN pending IS NULL THEN 0 ELSE 1 END WHERE grp = ? AND state = 2"};
     Statement clear_retries_{bank_,
                              "UPDATE sourced_offsets SET attempts = 0, attempted = NULL, deaths = 0, retry_at = NULL, "
-                             "error_type = NULL, error_text = NULL, state = CASE state WHEN 3 THEN 1 ELSE state END "
-                             "WHERE grp = ? AND (attempts > 0 OR deaths > 0 OR state = 3)"};
+                             "error_type = NULL, error_text = NULL, failed_at = NULL, "
+                             "state = CASE state WHEN 3 THEN 1 ELSE state END "
+                             "WHERE grp = ? AND state <> 4 AND (attempts > 0 OR deaths > 0 OR state = 3)"};
     Statement reset_offsets_{bank_, SOURCED_PRIVATE_RESET "WHERE grp = ?1"};
     Statement reset_offset_{bank_, SOURCED_PRIVATE_RESET "WHERE grp = ?1 AND stream = ?3"};
     Statement note_reset_{bank_, "INSERT OR REPLACE INTO sourced_resets VALUES(?, ?, ?, ?, ?)"};
     Statement offset_by_key_{
         bank_,
         "SELECT acked, known, highest, pending, state, owner, fence, attempts, attempted, deaths, retry_at, "
-        "error_type, error_text FROM sourced_offsets WHERE grp = ? AND stream = ?"};
+        "error_type, error_text, failed_at, reason FROM sourced_offsets WHERE grp = ? AND stream = ?"};
     Statement insert_offset_{
         bank_,
         "INSERT INTO sourced_offsets(grp, stream, acked, known, highest, pending, state, owner, fence, attempts, "
@@ -2824,7 +2965,7 @@ private:
     Statement update_trouble_{
         bank_,
         "UPDATE sourced_offsets SET attempts = ?3, attempted = ?4, deaths = ?5, retry_at = ?6, error_type = ?7, "
-        "error_text = ?8 WHERE grp = ?1 AND stream = ?2"};
+        "error_text = ?8, failed_at = ?9, reason = ?10 WHERE grp = ?1 AND stream = ?2"};
     Statement ready_offsets_{bank_,
                              "SELECT stream FROM sourced_offsets WHERE grp = ? AND state = 1 ORDER BY pending LIMIT ?"};
     Statement next_retry_{bank_, "SELECT min(retry_at) FROM sourced_offsets WHERE grp = ? AND state = 3"};
@@ -3004,6 +3145,46 @@ public:
         row.next();
         return row.integer(0);
     }
+    [[nodiscard]] std::vector<Skipped> skipped(std::string_view group, std::int64_t after, std::size_t count) {
+        std::vector<Skipped> all;
+        auto row = skipped_(group_named(group), after, limit(count));
+        while (row.next()) {
+            all.push_back({row.integer(0), std::string(row.text(1)), row.integer(2), id_of(row, 3),
+                           time_of(row.integer(4)), std::string(row.text(5)), std::string(row.text(6)),
+                           std::string(row.text(7))});
+        }
+        return all;
+    }
+
+    [[nodiscard]] std::vector<OffsetInfo> offsets(std::string_view group, const OffsetRange& range) {
+        std::int64_t after = 0;
+        if (!range.after.empty()) {
+            auto row = stream_id_(range.after);
+            if (!row.next()) throw Error("offsets after '" + range.after + "': there is no such stream");
+            after = row.integer(0);
+        }
+        std::vector<OffsetInfo> all;
+        auto row = (range.all ? all_offsets_ : troubled_)(group_named(group), after, limit(range.limit));
+        while (row.next()) {
+            auto& info = all.emplace_back();
+            info.stream = row.text(0);
+            info.state = static_cast<OffsetInfo::State>(row.integer(1));
+            info.acked = row.integer(2);
+            info.known = row.integer(3);
+            info.attempts = static_cast<int>(row.integer(4));
+            info.deaths = static_cast<int>(row.integer(5));
+            info.position = row.integer(6);
+            info.error_type = row.text(7);
+            info.error_text = row.text(8);
+            info.reason = row.text(9);
+            if (!row.null(10)) info.failed_at = time_of(row.integer(10));
+            if (!row.null(11)) info.retry_at = time_of(row.integer(11));
+            info.owner = row.integer(12);
+            info.owner_pid = row.integer(13);
+        }
+        return all;
+    }
+
     /// Everything that `body` reads is of one state.
     template <class Body>
     void at_once(const Body& body) {
@@ -3073,6 +3254,12 @@ private:
         return streams_.emplace(id, row.text(0)).first->second;
     }
 
+    std::int64_t group_named(std::string_view name) {
+        auto row = group_by_name_(name);
+        if (!row.next()) throw NotRegistered("there is no group '" + std::string(name) + "' in this file");
+        return row.integer(0);
+    }
+
     GroupInfo group(const Cursor& row) {
         GroupInfo group;
         group.id = row.integer(0);
@@ -3086,6 +3273,7 @@ private:
         group.scanned = row.integer(8);
         for (const auto& [name, since] : handles_of(row.text(9))) group.types.push_back(name);
         group.generation = row.integer(10);
+        if (!row.null(11)) group.changed_at = time_of(row.integer(11));
         return group;
     }
 
@@ -3132,6 +3320,8 @@ private:
             auto row = retry_error_(group.id);
             if (row.next()) group.retry_error = row.text(0);
         }
+        auto parked_streams = parked_(group.id);
+        if (parked_streams.next()) group.parked = parked_streams.integer(0);
         Handles since_by_id;
         {
             auto row = handles_(group.id);
@@ -3205,8 +3395,8 @@ private:
                       "(SELECT count(*) FROM sourced_scheduled)"};
     Statement groups_{
         bank_,
-        "SELECT id, name, status, reason, error_type, error_text, error_position, begins, scanned, handles, generation "
-        "FROM sourced_groups WHERE active = 1 ORDER BY id"};
+        "SELECT id, name, status, reason, error_type, error_text, error_position, begins, scanned, handles, "
+        "generation, changed_at FROM sourced_groups WHERE active = 1 ORDER BY id"};
     Statement handles_{bank_, "SELECT handles FROM sourced_groups WHERE id = ?"};
     Statement offsets_of_{
         bank_,
@@ -3224,6 +3414,26 @@ private:
                           "FROM sourced_groups g, sourced_offsets o LEFT JOIN sourced_offsets n "
                           "ON n.grp = g.id AND n.stream = o.stream "
                           "WHERE g.name = ?2 AND g.active = 0 AND o.grp = ?1 GROUP BY g.id"};
+    Statement group_by_name_{bank_, "SELECT id FROM sourced_groups WHERE name = ? AND active = 1"};
+    Statement stream_id_{bank_, "SELECT id FROM sourced_streams WHERE name = ?"};
+    Statement skipped_{
+        bank_,
+        "SELECT k.id, s.name, k.position, k.message_id, k.skipped_at, k.error_type, k.error_text, k.reason "
+        "FROM sourced_skipped k JOIN sourced_streams s ON s.id = k.stream WHERE k.grp = ? AND k.id > ? "
+        "ORDER BY k.id LIMIT ?"};
+#define SOURCED_PRIVATE_SELECT_OFFSETS                                                                               \
+    "SELECT s.name, o.state, o.acked, o.known, o.attempts, o.deaths, o.attempted, o.error_type, o.error_text, "      \
+    "o.reason, o.failed_at, o.retry_at, o.owner, w.pid FROM sourced_offsets o "
+    Statement all_offsets_{
+        bank_, SOURCED_PRIVATE_SELECT_OFFSETS
+        "JOIN sourced_streams s ON s.id = o.stream LEFT JOIN sourced_workers w ON w.id = o.owner "
+        "WHERE o.grp = ? AND o.stream > ? ORDER BY o.stream LIMIT ?"};
+    Statement troubled_{
+        bank_, SOURCED_PRIVATE_SELECT_OFFSETS
+        "INDEXED BY sourced_offsets_troubled JOIN sourced_streams s ON s.id = o.stream "
+        "LEFT JOIN sourced_workers w ON w.id = o.owner WHERE o.grp = ? AND o.stream > ? "
+        "AND (o.error_type IS NOT NULL OR o.reason IS NOT NULL) ORDER BY o.stream LIMIT ?"};
+#undef SOURCED_PRIVATE_SELECT_OFFSETS
     Statement group_progress_{bank_, "SELECT status, scanned, handles FROM sourced_groups WHERE id = ?"};
     // Left to itself, SQLite takes the primary key and looks at every stream of the group.
     Statement any_ready_{bank_,
@@ -3239,6 +3449,9 @@ private:
                           "SELECT m.position, m.type FROM sourced_messages m LEFT JOIN sourced_offsets o "
                           "ON o.grp = ?1 AND o.stream = m.stream "
                           "WHERE m.position > ?2 AND m.position > coalesce(o.acked, 0)"};
+    Statement parked_{bank_,
+                      "SELECT count(*) FROM sourced_offsets INDEXED BY sourced_offsets_troubled "
+                      "WHERE grp = ? AND state = 4 AND (error_type IS NOT NULL OR reason IS NOT NULL)"};
     Statement retry_error_{bank_,
                            "SELECT error_text FROM sourced_offsets WHERE grp = ? AND state = 3 "
                            "ORDER BY retry_at DESC LIMIT 1"};
@@ -3523,8 +3736,31 @@ public:
     void stop_group(std::string_view name, std::string_view reason) override {
         change_group(name, "stop", [&](std::int64_t id) { writer_.stop_group(id, reason, nullptr); });
     }
-    void start_group(std::string_view name) override {
-        change_group(name, "start", [&](std::int64_t id) { writer_.start_group(id); });
+    void start_group(std::string_view name, std::string_view reason) override {
+        change_group(name, "start", [&](std::int64_t id) { writer_.start_group(id, reason); });
+    }
+    void retry_stream(std::string_view group, std::string_view stream) override {
+        change_group(group, "change", [&](std::int64_t id) { writer_.retry_stream(id, stream); });
+    }
+    void park_stream(std::string_view group, std::string_view stream, std::string_view reason) override {
+        change_group(group, "change", [&](std::int64_t id) { writer_.park_stream(id, stream, reason); });
+    }
+    Skipped skip_message(std::string_view group, std::string_view stream, std::string_view reason) override {
+        Skipped skipped;
+        change_group(group, "change", [&](std::int64_t id) { skipped = writer_.skip_message(id, stream, reason); });
+        return skipped;
+    }
+    std::vector<Skipped> skipped(std::string_view group, std::int64_t after, std::size_t limit) override {
+        std::vector<Skipped> skipped;
+        reading("read skipped messages", [&](Reading& reading) { skipped = reading.skipped(group, after, limit); });
+        return skipped;
+    }
+    std::vector<OffsetInfo> offsets(std::string_view group, const OffsetRange& range) override {
+        std::vector<OffsetInfo> offsets;
+        reading("read offsets", [&](Reading& reading) {
+            reading.at_once([&] { offsets = reading.offsets(group, range); });
+        });
+        return offsets;
     }
     void reset_group(std::string_view name, const Reset& reset,
                      const std::function<void(Transaction&)>& on_reset) override {

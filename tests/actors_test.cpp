@@ -290,10 +290,10 @@ TEST_CASE("Actor: a State without default constructor needs a state handler") {
 
 TEST_CASE("Actor: options are kept as they are given") {
     const Free actor([](Free& self) {
-        self.options({.batch_size = 10, .retries = sourced::Retries{.times = 5}, .start_from = sourced::Start::now()});
+        self.options({.batch_size = 10, .errors = sourced::Retries{.times = 5}, .start_from = sourced::Start::now()});
     });
     CHECK(actor.definition().options.batch_size == 10u);
-    CHECK(actor.definition().options.retries->times == 5);
+    CHECK(actor.definition().options.errors.has_value());
     CHECK(actor.definition().options.start_from.from == sourced::Start::From::now);
 }
 

@@ -745,7 +745,7 @@ TEST_CASE("H11: a batch holds the handled types only") {
 TEST_CASE("H15: a stream that waits for its retry is left alone until then") {
     Clock clock;
     Diary diary;
-    App app({.retries = {.times = 3, .after = 4s, .at_most = 60s}, .clock = clock});
+    App app({.errors = sourced::Retries{.times = 3, .after = 4s, .at_most = 60s}, .clock = clock});
     app.add<Watcher>(diary);
     diary.failures_left = 1;
     app.store().append("s1", {Added{"a", 1}});
@@ -914,7 +914,7 @@ TEST_CASE("J6: a command that failed is carried out later though another stream 
 TEST_CASE("K10: after a success the retries are counted anew") {
     Clock clock;
     int failures = 0;
-    App app({.retries = {.times = 1, .after = 1s}, .clock = clock});
+    App app({.errors = sourced::Retries{.times = 1, .after = 1s}, .clock = clock});
     app.add<Flaky>(failures);
     for (int round = 0; round < 3; ++round) {
         failures = 1;
@@ -966,7 +966,7 @@ TEST_CASE("Failure: when its retries are used up the group stops and keeps the e
 TEST_CASE("Failure: the waits before retries double up to the greatest") {
     Clock clock;
     int failures = 100;
-    App app({.retries = {.times = 5, .after = 1s, .at_most = 3s}, .clock = clock});
+    App app({.errors = sourced::Retries{.times = 5, .after = 1s, .at_most = 3s}, .clock = clock});
     app.add<Flaky>(failures);
     app.dispatch("s1", Add{"flaky"});
     std::vector<std::int64_t> waits;

@@ -226,7 +226,7 @@ TEST_CASE("Projector: its own table is loaded from and written to through the en
 
 TEST_CASE("E12: a failing sync leaves row and offset alone, and is tried again") {
     sourced::testing::Clock clock;
-    App app({.retries = {.times = 1, .after = std::chrono::seconds(1)}, .clock = clock});
+    App app({.errors = sourced::Retries{.times = 1, .after = std::chrono::seconds(1)}, .clock = clock});
     app.add<TillTable>(100);
     app.dispatch("till-1", Added{60});
     app.run_until_idle();

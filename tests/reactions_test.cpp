@@ -571,7 +571,7 @@ TEST_CASE("Projector: where the state is keyed a reaction takes the event alone"
         CHECK(totals.get(app.store(), "1")->total == 4);
     }
     SUBCASE("a failing one keeps what came before") {
-        App app({.retries = {.times = 0}});
+        App app({.errors = sourced::Retries{.times = 0}});
         auto& totals = app.add<FreeTotals>([&](FreeTotals& self) {
             by_value(self);
             self.reaction([](const E<1>& event) {

@@ -146,7 +146,7 @@ TEST_CASE("I3: what is appended after a seq follows from its message, if the str
 }
 
 TEST_CASE("I3: when the stream is elsewhere, the conflict is that message's fault and nothing of it is stored") {
-    App app({.retries = {.times = 0}});
+    App app({.errors = sourced::Retries{.times = 0}});
     app.add<Free>([](const Batch& batch) {
         Results results;
         for (const auto& message : batch) {
@@ -258,7 +258,7 @@ TEST_CASE("I8: actions with equal messages are equal") {
 }
 
 TEST_CASE("I9: when something in the transaction fails, nothing is stored, it is tried again, the worker lives on") {
-    App app({.retries = {.times = 1, .after = 1us}});
+    App app({.errors = sourced::Retries{.times = 1, .after = 1us}});
     struct Calm : sourced::Handler {
         Calm() : Handler("calm") {
             on([](const First&) {});
@@ -305,7 +305,7 @@ TEST_CASE("AfterSync: runs after the commit, once, and its exceptions are logged
     CHECK(log == Names(2, "what was to be done after a commit failed, and is not tried again"));
     CHECK(app.run_until_idle() == 0);
     SUBCASE("not at all when the commit failed") {
-        App other({.retries = {.times = 0}});
+        App other({.errors = sourced::Retries{.times = 0}});
         bool ran = false;
         other.add<Free>([&](const Batch& batch) {
             return all(batch, {AfterSync{[&] { ran = true; }}, AppendAfter{5, {Other{}}}});
@@ -341,7 +341,7 @@ TEST_CASE("H12: a batch that is to be retried comes again as it was, a little la
 
 TEST_CASE("H12: a retry at a time counts no attempt and waits until then") {
     Clock clock;
-    App app({.retries = {.times = 0}, .clock = clock});
+    App app({.errors = sourced::Retries{.times = 0}, .clock = clock});
     int calls = 0;
     const auto noon = clock.now() + 1h;
     app.add<Free>([&](const Batch& batch) {
@@ -406,7 +406,7 @@ TEST_CASE("H14: the history is the stream up to the batch's last message, and no
 }
 
 TEST_CASE("H14: who did not ask for the history has none") {
-    App app({.retries = {.times = 0}});
+    App app({.errors = sourced::Retries{.times = 0}});
     app.add<Free>([&](const Batch& batch) {
         (void)batch.history();
         return all(batch);
@@ -452,7 +452,7 @@ TEST_CASE("H16: within a batch the messages that were jumped over need no result
 }
 
 TEST_CASE("H16: a message of another stream cannot be acknowledged, one that lies behind changes nothing") {
-    App app({.retries = {.times = 0}});
+    App app({.errors = sourced::Retries{.times = 0}});
     std::optional<sourced::Id> id;
     app.add<Free>([&](const Batch& batch) { return all(batch, {Acknowledge{*id}}); });
     SUBCASE("another stream") {
@@ -562,7 +562,7 @@ TEST_CASE("K11: the strategy is told the original exception, also in the midst o
     struct Odd : std::domain_error {
         using std::domain_error::domain_error;
     };
-    App app({.retries = {.times = 0}});
+    App app({.errors = sourced::Retries{.times = 0}});
     const auto sent =
         app.dispatch(in("s", {First{1}, First{2}, First{3}, First{4}, First{5}}));
     std::vector<Seqs> batches;
@@ -595,7 +595,7 @@ TEST_CASE("K11: the strategy is told the original exception, also in the midst o
 }
 
 TEST_CASE("Results: a gap, and a message that is not in the batch, are faults that say so") {
-    App app({.retries = {.times = 0}});
+    App app({.errors = sourced::Retries{.times = 0}});
     SUBCASE("a gap") {
         app.add<Free>([](const Batch& batch) {
             Results results;

@@ -640,7 +640,7 @@ TEST_CASE("Clock: a retry waits for its time, and a clock that jumps ahead bring
     step.group = group;
     step.claims = 4;
     Handled failed{.claim = claim_one(*store, group), .acked = 0};
-    failed.failure = Failure{1, "std::runtime_error", "no", now + 4s};
+    failed.failure = Failure{1, "std::runtime_error", "no", sourced::Resolution::retry(now + 4s)};
     step.finished.push_back(failed);
     CHECK(store->exchange(step).claims.empty());
     step.finished.clear();

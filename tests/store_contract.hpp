@@ -204,7 +204,8 @@ inline Handled handled(const Claim& claim, std::int64_t acked) {
 }
 inline Handled failed(const Claim& claim, std::int64_t position, std::optional<Time> retry_at) {
     Handled made = handled(claim, claim.acked);
-    made.failure = Failure{position, "std::runtime_error", "no paper", retry_at};
+    const auto resolution = retry_at ? Resolution::retry(*retry_at) : Resolution::stop();
+    made.failure = Failure{position, "std::runtime_error", "no paper", resolution};
     return made;
 }
 /// Positions of the group's messages behind the claim, as a worker would find them.
@@ -1224,7 +1225,7 @@ TEST_CASE_TEMPLATE("Store: a unit reads, appends, schedules and acknowledges in 
         const auto claims = claim(*store, group);
         REQUIRE(claims.size() == 1);
         Handled failed = handled(claims[0], 0);
-        failed.failure = Failure{2, "T", "no", at(5000)};
+        failed.failure = Failure{2, "T", "no", Resolution::retry(at(5000))};
         finish(*store, failed);
         CHECK(store->stats().group("g").retrying == 1);
         store->unit([&](UnitTransaction& unit) {

@@ -303,7 +303,7 @@ struct Failing : sourced::Actor<int> {
             }
             return Counted{count.by, total};
         });
-        options({.retries = sourced::Retries{.times = 3, .after = 1ms}});
+        options({.errors = sourced::Retries{.times = 3, .after = 1ms}});
     }
 };
 }  // namespace

@@ -1111,9 +1111,13 @@ public:
     // ---- groups
 
     [[nodiscard]] Group& group(std::int64_t id) {
-        if (const auto found = groups_.find(id); found != groups_.end()) return found->second;
+        if (auto* found = find_group(id)) return *found;
+        throw NotRegistered("group " + std::to_string(id) + " is not stored in this file");
+    }
+    [[nodiscard]] Group* find_group(std::int64_t id) {
+        if (const auto found = groups_.find(id); found != groups_.end()) return &found->second;
         auto row = group_by_id_(id);
-        if (!row.next()) throw NotRegistered("group " + std::to_string(id) + " is not stored in this file");
+        if (!row.next()) return nullptr;
         Group group;
         group.id = id;
         group.name = row.text(0);
@@ -1126,7 +1130,7 @@ public:
             group.since.emplace(type_id(name, std::nullopt), since);
             if (declared == declared_.end() || !declared->second.contains(name)) group.capable = false;
         }
-        return groups_.emplace(id, std::move(group)).first->second;
+        return &groups_.emplace(id, std::move(group)).first->second;
     }
 
     [[nodiscard]] std::int64_t group_by_name(std::string_view name) {
@@ -2292,10 +2296,10 @@ private:
     // ---- claims
 
     Outcome commit(const Handled& handled) {
-        Group& group = this->group(handled.claim.group);
+        const Group* group = find_group(handled.claim.group);
         const OffsetKey key{handled.claim.group, handled.claim.stream};
         Offset* offset = find_offset(key);
-        if (!group.active || !offset || offset->state != claimed || offset->owner != worker_ ||
+        if (!group || !group->active || !offset || offset->state != claimed || offset->owner != worker_ ||
             offset->fence != handled.claim.fence) {
             return {Outcome::Result::lost, {}, {}};
         }
@@ -4139,6 +4143,7 @@ public:
             check_streams();
             check_ids();
             check_offsets();
+            check_generations();
             check_schedule();
             check_acknowledged();
         } catch (const Enough&) {
@@ -4654,6 +4659,21 @@ private:
         }
     }
 
+    void check_generations() {
+        if (version_ < 2) return;
+        auto lost = unserved_();
+        while (lost.next()) {
+            violated("I4", text_of("group '", lost.text(0), "' has no generation that is served"));
+        }
+        auto row = built_tables_();
+        while (row.next()) {
+            const std::string table = detail::generation_table(row.text(2), row.integer(1));
+            if (is_table_(table).next()) continue;
+            violated("I4", text_of("generation ", row.integer(1), " of group '", row.text(0), "' has no table '", table,
+                                   "'"));
+        }
+    }
+
     void check_schedule() {
         auto row = scheduled_();
         while (row.next()) {
@@ -4741,6 +4761,11 @@ private:
         bank_,
         "SELECT c.stream, c.message_id, m.position, t.id FROM sourced_scheduled c "
         "LEFT JOIN sourced_messages m ON m.id = c.message_id LEFT JOIN sourced_types t ON t.id = c.type"};
+    Statement unserved_{bank_, "SELECT name FROM sourced_groups GROUP BY name HAVING max(active) = 0"};
+    Statement built_tables_{bank_,
+                            "SELECT g.name, g.generation, t.name FROM sourced_generations t "
+                            "JOIN sourced_groups g ON g.id = t.grp"};
+    Statement is_table_{bank_, "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?"};
     Statement recurring_{bank_,
                          "SELECT r.name, c.due_at, r.due_at FROM sourced_recurring r "
                          "LEFT JOIN sourced_scheduled c ON c.message_id = r.message_id"};

@@ -672,6 +672,39 @@ TEST_CASE("Rebuild: what the old one has not handled stays live for the workers,
     CHECK(sum_in(shop.app, "own_rows", "s2") == 4);
 }
 
+struct Reacting : Projection<std::int64_t> {
+    Reacting() : Projection("reacting") {
+        event([](std::int64_t& sum, const Added& added) { sum += added.amount; });
+        reaction([](const std::int64_t& sum, const Added&) {
+            return dispatch(Note{static_cast<int>(sum)}).to("notes");
+        });
+    }
+};
+
+TEST_CASE("J4: the reactions of a projector happen once, whether it is reset or built anew") {
+    const Directory directory;
+    App app({.path = directory.file(), .batch_size = 2});
+    const auto& reacting = app.add<Reacting>();
+    app.store().append("s1", {Added{1}, Added{2}, Added{3}});
+    app.run_until_idle();
+    CHECK(app.history("notes").size() == 3);
+    app.reset_group("reacting");
+    app.run_until_idle();
+    app.store().append("s1", {Added{4}});
+    app.store().append("s2", {Added{5}});
+    app.rebuild("reacting");
+    CHECK(app.history("notes").size() == 3);
+    app.rebuild("reacting");
+    app.run_until_idle();
+    app.rebuild("reacting");
+    app.run_until_idle();
+    CHECK(app.history("notes").size() == 5);
+    CHECK(app.history("notes").at(3).as<Note>().amount == 10);
+    CHECK(reacting.get(app.store(), "s1") == 10);
+    CHECK(reacting.get(app.store(), "s2") == 5);
+    CHECK(problems_of(directory.file()) == "");
+}
+
 struct WithLate : Projection<std::int64_t> {
     explicit WithLate(bool late) : Projection("with_late") {
         event([](std::int64_t& sum, const Added& added) { sum += added.amount; });
@@ -914,6 +947,30 @@ TEST_CASE("Rebuild: a process that dies over it leaves the old one served, and t
     CHECK(sum_in(shop.app, "own_rows", "s1") == 8);
     CHECK(tables_like(shop.app, "own_rows_generation%").empty());
     CHECK(problems_of(directory.file()) == "");
+}
+
+TEST_CASE("Verify: what is built beside belongs to a group that is served, and its tables are there") {
+    const Directory directory;
+    Shop shop({.path = directory.file()}, 1);
+    shop.app.store().append("s1", {Added{1}});
+    shop.app.run_until_idle();
+    std::string found;
+    const auto broken_by = [&](const std::string& sql) {
+        found.clear();
+        CHECK_THROWS(shop.app.rebuild("own_rows", {.progress = [&](const Progress&) {
+            {
+                SQLite::Database file(directory.file(), SQLite::OPEN_READWRITE, 5000);
+                file.exec(sql);
+            }
+            found = problems_of(directory.file());
+            throw Error("enough");
+        }}));
+        return found;
+    };
+    CHECK(broken_by("DROP TABLE own_rows_generation_2") ==
+          "I4: generation 2 of group 'own_rows' has no table 'own_rows_generation_2'\n");
+    CHECK(broken_by("UPDATE sourced_groups SET active = 0 WHERE name = 'own_rows'")
+              .find("I4: group 'own_rows' has no generation that is served\n") != std::string::npos);
 }
 
 TEST_CASE("child: appender" * doctest::skip()) {

@@ -1920,6 +1920,149 @@ TEST_CASE_TEMPLATE("Store: one stream can be claimed by name", Kind_, STORE_KIND
     CHECK(finish(*store, handled(*mine, 7)).result == Went::done);
 }
 
+TEST_CASE_TEMPLATE("Store: a generation is built beside the served one, and takes its place", Kind_, STORE_KINDS) {
+    Kind_ kind;
+    auto store = kind.open();
+    store->append("s1", {message("E"), message("E")});
+    store->append("s2", {message("E")});
+    const auto group = store->register_group({"g", {"E"}, {}}).id;
+    store->transaction([](Transaction& transaction) {
+        transaction.execute("CREATE TABLE mine(x)");
+        transaction.execute("INSERT INTO mine VALUES('old')");
+    });
+    const auto install = [](Transaction& transaction, std::int64_t number) {
+        const std::string name = "mine_generation_" + std::to_string(number);
+        transaction.execute("CREATE TABLE " + name + "(x)");
+        transaction.execute("INSERT INTO " + name + " VALUES('new')");
+        return std::vector<std::string>{"mine"};
+    };
+    const auto mine = [&] {
+        std::string text;
+        store->read([&](Reader& reader) { text = reader.row("SELECT x FROM mine")->text(0); });
+        return text;
+    };
+    const auto tables = [&] {
+        std::int64_t count = 0;
+        store->read([&](Reader& reader) {
+            count = reader.row("SELECT count(*) FROM sqlite_master WHERE name LIKE 'mine%'")->integer(0);
+        });
+        return count;
+    };
+    auto claims = claim(*store, group, 2);
+    REQUIRE(claims.size() == 2);
+    finish(*store, handled(claims[0], 1));  // s1 its first
+    finish(*store, handled(claims[1], 3));  // s2 whole
+
+    Generation generation = store->begin_generation("g", install);
+    CHECK(generation.group != group);
+    CHECK(generation.number == 2);
+    CHECK(generation.begins == 0);
+    CHECK(mine() == "old");
+    claims = claim(*store, generation.group, 5);
+    REQUIRE(claims.size() == 2);
+    CHECK(claims[0].acked == 0);
+    CHECK(claims[0].highest == 1);  // what the served one has handled
+    CHECK(claims[1].highest == 3);
+    const auto wait_for_served = [&](const Claim& one, std::int64_t acked) {
+        Handled done = handled(one, acked);
+        done.not_before = Time::max();
+        CHECK(finish(*store, done).result == Outcome::Result::done);
+    };
+    SUBCASE("it waits for what the served one has not handled yet, until the next pass") {
+        wait_for_served(claims[0], 1);
+        CHECK(claim(*store, generation.group, 5).empty());
+        CHECK(store->next_pass(generation) == 0);
+        auto served = claim(*store, group, 1);
+        REQUIRE(served.size() == 1);
+        finish(*store, handled(served[0], 2));
+        CHECK(store->next_pass(generation) == 1);
+        auto more = claim(*store, generation.group, 5);
+        REQUIRE(more.size() == 1);
+        CHECK(more[0].acked == 1);
+        CHECK(more[0].highest == 2);
+    }
+    SUBCASE("in its place it has the group's row id, its offsets and tables, and what was handled ever") {
+        wait_for_served(claims[0], 1);
+        finish(*store, handled(claims[1], 3));
+        auto held = claim(*store, group, 1);  // of the old one, still under way
+        REQUIRE(held.size() == 1);
+        bool installed = false;
+        store->serve_generation(generation, [&](Transaction& transaction) {
+            installed = transaction.row("SELECT x FROM mine")->text(0) == "new";
+        });
+        CHECK(installed);
+        CHECK(mine() == "new");
+        CHECK(tables() == 1);
+        CHECK(finish(*store, handled(held[0], 2)).result == Outcome::Result::lost);
+        const auto info = store->stats().group("g");
+        CHECK(info.id == group);
+        CHECK(info.generation == 2);
+        CHECK(info.lag == 1);
+        CHECK(store->stats().groups.size() == 1);
+        auto rest = claim(*store, group, 5);
+        REQUIRE(rest.size() == 1);
+        CHECK(rest[0].acked == 1);
+        CHECK(rest[0].highest == 1);  // live
+        CHECK_THROWS_AS((void)claim(*store, generation.group, 1), NotRegistered);
+    }
+    SUBCASE("what it has not come to yet is left as a replay") {
+        finish(*store, handled(claims[1], 3));  // nothing of s1
+        store->serve_generation(generation, nullptr);
+        const auto rest = claim(*store, group, 5);
+        REQUIRE(rest.size() == 1);
+        CHECK(rest[0].stream_name == "s1");
+        CHECK(rest[0].acked == 0);
+        CHECK(rest[0].highest == 1);
+    }
+    SUBCASE("what it has not searched yet is found again") {
+        store->append("s3", {message("E")});
+        for (auto served = claim(*store, group, 5); !served.empty(); served = claim(*store, group, 5)) {
+            for (const auto& one : served) finish(*store, handled(one, one.known));
+        }
+        finish(*store, handled(claims[0], 1));
+        finish(*store, handled(claims[1], 3));
+        store->serve_generation(generation, nullptr);
+        const auto rest = claim(*store, group, 5);
+        REQUIRE(rest.size() == 2);
+        CHECK(rest[0].stream_name == "s1");
+        CHECK(rest[0].highest == 2);
+        CHECK(rest[1].stream_name == "s3");
+        CHECK(rest[1].highest == 4);
+        CHECK(rest[1].pending <= 4);
+    }
+    SUBCASE("another one drops it, and its number is not given again") {
+        const Generation second = store->begin_generation("g", install);
+        CHECK(second.number == 3);
+        CHECK(second.group != generation.group);
+        CHECK(tables() == 2);
+        CHECK(finish(*store, handled(claims[0], 1)).result == Outcome::Result::lost);
+        CHECK_THROWS_AS(store->serve_generation(generation, nullptr), NotRegistered);
+        store->drop_generation(generation);
+        CHECK(tables() == 2);
+        store->drop_generation(second);
+        CHECK(tables() == 1);
+        const auto other = store->register_group({"h", {"E"}, {}}).id;
+        CHECK(other != generation.group);
+        CHECK(other != second.group);
+        CHECK(mine() == "old");
+        CHECK(claim(*store, group, 5).size() == 1);
+    }
+    SUBCASE("what fails leaves nothing behind") {
+        CHECK_THROWS_AS(store->begin_generation("nobody", install), NotRegistered);
+        CHECK_THROWS_WITH_AS(
+            store->begin_generation("g", [](Transaction&, std::int64_t) { return std::vector<std::string>{"no"}; }),
+            "rebuild 'g': its on_install asks for the table 'no' and creates none of the name that it is given, "
+            "'no_generation_3'",
+            Error);
+        CHECK_THROWS_AS(store->serve_generation(generation, [](Transaction&) { throw std::logic_error("no"); }),
+                        std::logic_error);
+        CHECK(mine() == "old");
+        CHECK(tables() == 2);
+        store->serve_generation(generation, nullptr);
+        CHECK(mine() == "new");
+    }
+}
+
 TEST_CASE_TEMPLATE("Store: a reset lets a group pass again what it had handled, as a replay", Kind_, STORE_KINDS) {
     Kind_ kind;
     auto store = kind.open();

@@ -3455,6 +3455,12 @@ public:
     [[nodiscard]] const S& state() const {
         return *static_cast<const S*>(this->erased_state());
     }
+
+private:
+    friend class Chain<StepOf>;
+    template <class Block>
+        requires detail::looks_at<Block, State>
+    Verdict look(const Block& block) const;
 };
 
 /// A Verdict that more can be asked after. It is right when all links are; its text names the first that is not.
@@ -3470,17 +3476,11 @@ public:
     Chain(S step, Verdict verdict) : Verdict(std::move(verdict)), step_(std::move(step)) {}
 
     template <class... Outcome>
-    Chain and_then(const Outcome&... expected) const {
-        return with(step_.then(expected...));
-    }
+    Chain and_then(const Outcome&... expected) const;
     template <class T>
-    Chain and_then_state(const T& expected) const {
-        return with(step_.then_state(expected));
-    }
-    /// After run_syncs(): what follows in the chain sees what was written.
-    [[nodiscard]] Chain run_syncs(const std::function<void(Transaction&)>& before = {}) const {
-        return Chain(step_.run_syncs(before), *this, links_);
-    }
+    Chain and_then_state(const T& expected) const;
+    /// After run_syncs(), which has to succeed: what follows in the chain sees what was written.
+    Chain run_syncs(const std::function<void(Transaction&)>& before = {}) const;
     [[nodiscard]] const S& step() const noexcept { return step_; }
 
 private:
@@ -7001,8 +7001,14 @@ template <class State>
 template <class Block>
     requires detail::looks_at<Block, State>
 Chain<StepOf<State>> StepOf<State>::then(const Block& block) const {
-    const auto look = [&]() -> Verdict {
-        if (error()) return judge({});  // nobody asked for an exception
+    return {*this, error() ? judge({}) : look(block)};  // nobody asked for an exception
+}
+
+template <class State>
+template <class Block>
+    requires detail::looks_at<Block, State>
+Verdict StepOf<State>::look(const Block& block) const {
+    return detail::judge_block([&]() -> Verdict {
         if constexpr (std::is_invocable_v<const Block&, const StepOf&>) {
             return detail::verdict_of([&] { return block(*this); });
         } else if constexpr (std::is_invocable_v<const Block&, const Actions&>) {
@@ -7010,8 +7016,7 @@ Chain<StepOf<State>> StepOf<State>::then(const Block& block) const {
         } else {
             return detail::verdict_of([&] { return block(state()); });
         }
-    };
-    return {*this, detail::judge_block(look)};
+    });
 }
 
 template <class State>
@@ -7043,6 +7048,7 @@ template <class State>
 template <class S>
     requires(!std::is_void_v<S>)
 Chain<StepOf<State>> StepOf<State>::then_state(const S& expected) const {
+    if (error()) return {*this, judge({})};
     return {*this, detail::same_json("state", encode(expected), encode(state()))};
 }
 
@@ -7051,6 +7057,30 @@ StepOf<State> StepOf<State>::run_syncs(const std::function<void(Transaction&)>& 
     StepOf step = *this;
     step.do_run_syncs(before);
     return step;
+}
+
+// Whether an exception was to be expected, the first link has said.
+template <class S>
+template <class... Outcome>
+Chain<S> Chain<S>::and_then(const Outcome&... expected) const {
+    if constexpr (requires { step_.look(expected...); }) {
+        return with(step_.look(expected...));
+    } else {
+        return with(step_.then(expected...));
+    }
+}
+
+template <class S>
+template <class T>
+Chain<S> Chain<S>::and_then_state(const T& expected) const {
+    return with(detail::same_json("state", encode(expected), encode(step_.state())));
+}
+
+template <class S>
+Chain<S> Chain<S>::run_syncs(const std::function<void(Transaction&)>& before) const {
+    Chain next(step_.run_syncs(before), *this, links_);
+    if (step_.error() || !next.step_.error()) return next;
+    return next.with(next.step_.judge({}));
 }
 
 template <class S>
@@ -14753,11 +14783,12 @@ void Step::take(const Definition& definition, Message message) {
     const auto evolve = [&](const Message& event) {
         (void)sourced::detail::evolve(definition, past_.state.get(), past_.stream, event.seq - 1, {event});
     };
-    synced_.push_back(message);
     const auto reaction = definition.reactions.find(message.type);
+    const bool decides = definition.commands.contains(message.type);
     evolve(message);
+    if (definition.role == Definition::Role::projector || (decides && !replay_)) synced_.push_back(message);
     if (replay_) return;
-    if (definition.commands.contains(message.type)) {
+    if (decides) {
         auto decided = sourced::detail::decide(definition, past_.state.get(), message);
         Messages made;
         for (auto& event : decided.events) {
@@ -14990,10 +15021,13 @@ void pass_over_past(Definition& definition, const bool& live) {
         };
     }
     if (definition.sync) {
-        definition.sync = [sync = std::move(definition.sync), &live](const void* state, std::string_view id,
-                                                                     const std::vector<sourced::detail::Synced>& batch,
-                                                                     bool replay, Transaction& transaction) {
+        const bool decides = definition.role == Definition::Role::actor;
+        definition.sync = [sync = std::move(definition.sync), decides, &live](
+                              const void* state, std::string_view id,
+                              const std::vector<sourced::detail::Synced>& batch, bool replay,
+                              Transaction& transaction) {
             if (live) return sync(state, id, batch, replay, transaction);
+            if (decides) return;
             auto past = batch;
             for (auto& each : past) each.replay = true;
             sync(state, id, past, true, transaction);

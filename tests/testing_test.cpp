@@ -64,6 +64,21 @@ struct Sold : sourced::EventSourcedProjector<Stock> {
     }
 };
 
+/// Writes down what it has decided.
+struct Booker : sourced::Actor<std::monostate> {
+    Booker() : Actor("booker") {
+        command([](const Buy& buy) { return Bought{buy.pieces}; });
+        event<Bought>();
+        reaction([](const Bought&) { return std::optional<sourced::Dispatch>(); });
+        sync([](const std::monostate&, const sourced::Batch& batch, sourced::Transaction& db) {
+            db.execute("create table if not exists ledger (line text)");
+            for (const auto& message : batch) {
+                db.execute("insert into ledger values (?)", message->type + ' ' + std::to_string(message->seq) + ' ');
+            }
+        });
+    }
+};
+
 struct Shelf {
     std::vector<int> pieces{};
     std::vector<std::string> names{};
@@ -344,6 +359,10 @@ TEST_CASE("then: more can be asked, and the text names the link that fails") {
     CHECK(text_of(step.then(Bought{4}).and_then(Bought{3})) ==
           "expected shop.bought {\"pieces\":4}\n"
           "but got  shop.bought {\"pieces\":3}");
+    CHECK(given<Shop>().when(Buy{-1}).then_throws("negative").and_then([](const Stock& stock) {
+        return stock.pieces == 10;
+    }).and_then_state(Stock{10, "shop-1"}));
+    CHECK_FALSE(given<Shop>().when(Buy{-1}).then_state(Stock{10, "shop-1"}));
     CHECK(text_of(step.then(Bought{3}).and_then([](const Stock&) { return true; })) ==
           "as expected: shop.bought {\"pieces\":3}\n"
           "as expected: a block");
@@ -396,6 +415,17 @@ TEST_CASE("S4: what a sync throws is what came of the step, and nothing is writt
           "expected nothing\n"
           "but got  exception std::range_error \"too many\"");
     CHECK(ledger_of(step.store()).empty());
+    CHECK(text_of(given<Ledger>().when(Bought{101}).then_nothing().run_syncs()) ==
+          "link 2 of the chain: expected nothing\n"
+          "but got  exception std::range_error \"too many\"");
+}
+
+TEST_CASE("S4: an actor's sync is told of the command and its events, and only of those") {
+    CHECK(given<Booker>(Bought{1}).when(Buy{2}, Buy{3}).run_syncs().then([](const auto& run) {
+        return ledger_of(run.store()) == "shop.buy 2 shop.bought 4 shop.buy 3 shop.bought 5 ";
+    }));
+    CHECK(given<Booker>().when(Bought{1}).run_syncs().then([](const Actions& actions) { return actions.empty(); }));
+    CHECK(given<Booker>().replayed().when(Buy{1}).then([](const Actions& actions) { return actions.empty(); }));
 }
 
 TEST_CASE("run_syncs: there is no store before it where a reactor has no tables") {

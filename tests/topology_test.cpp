@@ -1,4 +1,5 @@
 // Topology: what a program consists of, found without running it, and drawn.
+#include "../samples/cart/cart.hpp"
 #include "../samples/retail/reactors.hpp"
 
 #include <doctest/doctest.h>
@@ -459,14 +460,23 @@ TEST_CASE("update_markdown: a file that cannot be updated is left as it is, with
 
 // ---- A whole program ---------------------------------------------------------------------------
 
-TEST_CASE("topology: the picture in the retail sample's README is that of the program") {
+TEST_CASE("topology: the pictures in the samples' pages are those of the programs") {
     App app;
-    retail::add_shop(app);
+    std::string page;
+    SUBCASE("the shop's year") {
+        retail::add_shop(app);
+        page = "samples/retail/README.md";
+    }
+    SUBCASE("the cart") {
+        app.add<shop::Cart>();
+        app.add<shop::Mailer>();
+        app.add<shop::CartListings>();
+        page = "samples/README.md";
+    }
     const Topology topology(app);
     const support::TemporaryDirectory directory;
     const auto path = directory.file("README.md");
-    write(path, read(SOURCED_ROOT "/samples/retail/README.md"));
+    write(path, read(SOURCED_ROOT "/" + page));
     CHECK_MESSAGE(!sourced::update_markdown(path, topology),
-                  "between the markers of samples/retail/README.md belongs\n```mermaid\n"
-                      << topology.mermaid() << "```");
+                  "between the markers of " << page << " belongs\n```mermaid\n" << topology.mermaid() << "```");
 }

@@ -2025,6 +2025,7 @@ protected:
     using Body = std::function<std::string(const detail::WorkflowCalls&, const std::string&)>;
 
     explicit WorkflowBase(std::string_view name);
+    void wake_by(const detail::Declared& type);
     void set_body(Body body);
 
     /// `options({.errors = ...})`
@@ -2062,8 +2063,10 @@ private:
 /// expected and what was found. An exception out of the function ends the workflow as failed.
 ///
 /// One object serves all instances, and its function runs on many threads at once: what it remembers belongs into
-/// its variables, never into the workflow. A step costs one transaction and reading the instance's stream, so
-/// instances of many thousand calls are better cut into several.
+/// its variables, never into the workflow.
+///
+/// A step costs one transaction and reading the instance's stream: cut instances of thousands of calls into several. A
+/// worker runs one step at a time, and what waits for the disk shares commits, so workflows like many workers.
 template <class In, class Out, class... Awaited>
 class Workflow : public WorkflowBase {
 public:
@@ -6770,7 +6773,7 @@ Workflow<In, Out, Awaited...>::Workflow(std::string_view name) : WorkflowBase(na
     using detail::Mistake;
     if constexpr (detail::awaits<
                       detail::first_mistake<Mistake::none, detail::awaited_mistake<Awaited>()...>()>()) {
-        (detail::add_reaction(definition_, detail::declared<Awaited>(), {}), ...);
+        (wake_by(detail::declared<Awaited>()), ...);
     }
 }
 
@@ -10255,12 +10258,18 @@ WorkflowBase::WorkflowBase(std::string_view name) {
     definition_.wants_history = definition_.whole_history = true;
     definition_.claim_count = 1;
     definition_.concerns = [prefix = stream_of({})](std::string_view stream) { return stream.starts_with(prefix); };
-    const auto wakes = [this](std::string type) {
-        detail::add_reaction(definition_, {std::move(type), {}, [](Registry&) {}}, {});
-    };
-    wakes(detail::record::waking<detail::record::Started>(definition_.name));
-    wakes(detail::record::waking<detail::record::StepStarted>(definition_.name));
-    wakes(detail::record::waking<detail::record::Woken>(definition_.name));
+    const auto wake_by_record = [this](std::string type) { wake_by({std::move(type), {}, [](Registry&) {}}); };
+    wake_by_record(detail::record::waking<detail::record::Started>(definition_.name));
+    wake_by_record(detail::record::waking<detail::record::StepStarted>(definition_.name));
+    wake_by_record(detail::record::waking<detail::record::Woken>(definition_.name));
+    detail::add_type(definition_, detail::declared<WorkflowCompleted>());
+    detail::add_type(definition_, detail::declared<WorkflowFailed>());
+}
+
+void WorkflowBase::wake_by(const detail::Declared& type) {
+    detail::Definition::ReactionHandler handler;
+    handler.produces = {std::string(WorkflowCompleted::sourced_type), std::string(WorkflowFailed::sourced_type)};
+    detail::add_reaction(definition_, type, std::move(handler));
 }
 
 void WorkflowBase::set_body(Body body) {

@@ -514,6 +514,16 @@ TEST_CASE("Workflows: what ends them are events for everybody") {
     CHECK(board.get(stage.app.store(), "any-2")->results == std::vector<int>{3});
 }
 
+TEST_CASE("Workflows: a picture shows what one waits for and how it ends") {
+    sourced::App app;
+    app.add<Any>([](auto&, int) { return std::string(); });
+    const sourced::Topology topology(app);
+    const auto* node = topology.find("any-aut");
+    REQUIRE(node);
+    CHECK(std::count(node->consumes.begin(), node->consumes.end(), "trip.paid") == 1);
+    CHECK(node->produces == Names{"sourced.workflow_completed", "sourced.workflow_failed"});
+}
+
 TEST_CASE("Workflows: time, chance and ids are the same in every run") {
     std::vector<std::string> seen;
     Stage stage([&](auto& ctx, int) {

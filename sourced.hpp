@@ -2028,8 +2028,8 @@ protected:
     void wake_by(const detail::Declared& type);
     void set_body(Body body);
 
-    /// `options({.errors = ...})`
-    void options(ReactorOptions options) { definition_.options = std::move(options); }
+    /// As those of an Actor, but without `errors` an instance that cannot go on is parked, and the others do.
+    void options(ReactorOptions options);
 
 private:
     Results serve(const Batch& batch) const;
@@ -2883,7 +2883,8 @@ private:
 
 // ---- Workflows from outside
 
-enum class WorkflowStatus { running, completed, failed };
+/// Parked: its stream is, and waits for App::retry_stream, after the program was put right.
+enum class WorkflowStatus { running, completed, failed, parked };
 
 /// Where a workflow is. See WorkflowHandle.
 struct WorkflowEnd {
@@ -2903,12 +2904,13 @@ public:
     [[nodiscard]] bool running() const noexcept { return end_.status == WorkflowStatus::running; }
     [[nodiscard]] bool completed() const noexcept { return end_.status == WorkflowStatus::completed; }
     [[nodiscard]] bool failed() const noexcept { return end_.status == WorkflowStatus::failed; }
+    [[nodiscard]] bool parked() const noexcept { return end_.status == WorkflowStatus::parked; }
     explicit operator bool() const noexcept { return completed(); }
 
     /// What the function returned. Throws Error when it is not completed, saying why it failed, and Undecodable when
     /// the record cannot be read as T.
     [[nodiscard]] T output() const;
-    /// The type and the text of what it failed of; empty when it did not.
+    /// The type and the text of what it failed of, or is parked for; empty otherwise.
     [[nodiscard]] const std::string& error_type() const noexcept { return end_.error_type; }
     [[nodiscard]] const std::string& error_text() const noexcept { return end_.error_text; }
 
@@ -3143,8 +3145,9 @@ private:
     [[nodiscard]] SOURCED_API Reactor& find(const std::type_info& type);
     template <class W>
     friend class WorkflowHandle;
-    [[nodiscard]] SOURCED_API WorkflowEnd do_look(std::string_view stream);
-    [[nodiscard]] SOURCED_API WorkflowEnd do_wait(std::string_view stream, Duration timeout);
+    [[nodiscard]] SOURCED_API WorkflowEnd do_look(const WorkflowBase& workflow, std::string_view stream);
+    [[nodiscard]] SOURCED_API WorkflowEnd do_wait(const WorkflowBase& workflow, std::string_view stream,
+                                                  Duration timeout);
 
     friend class Topology;
     [[nodiscard]] SOURCED_API std::vector<const detail::Definition*> definitions() const;
@@ -3192,18 +3195,20 @@ class WorkflowHandle {
 public:
     using Outcome = WorkflowOutcome<typename W::Output>;
 
-    WorkflowHandle(App& app, std::string_view id, std::string_view stream) : app_(&app), id_(id), stream_(stream) {}
+    WorkflowHandle(App& app, const W& workflow, std::string_view id)
+        : app_(&app), workflow_(&workflow), id_(id), stream_(workflow.stream_of(id)) {}
 
     [[nodiscard]] const std::string& id() const noexcept { return id_; }
     [[nodiscard]] const std::string& stream() const noexcept { return stream_; }
     /// As it stands; running, also when it has not been started.
-    [[nodiscard]] Outcome outcome() const { return Outcome(app_->do_look(stream_)); }
-    /// Waits until it has ended, whichever process runs it; running when `timeout` passed first.
-    [[nodiscard]] Outcome wait(Duration timeout) const { return Outcome(app_->do_wait(stream_, timeout)); }
+    [[nodiscard]] Outcome outcome() const { return Outcome(app_->do_look(*workflow_, stream_)); }
+    /// Waits until it has ended or is parked, whichever process runs it; running when `timeout` passed first.
+    [[nodiscard]] Outcome wait(Duration timeout) const { return Outcome(app_->do_wait(*workflow_, stream_, timeout)); }
     [[nodiscard]] Messages history() const { return app_->history(stream_); }
 
 private:
     App* app_;
+    const WorkflowBase* workflow_;
     std::string id_;
     std::string stream_;
 };
@@ -6879,7 +6884,9 @@ Loaded<typename R::State> App::load(std::string_view stream, std::int64_t upto) 
 template <class T>
 T WorkflowOutcome<T>::output() const {
     if (!completed()) {
-        throw Error(failed() ? "the workflow has failed: " + end_.error_text : "the workflow has not ended yet");
+        throw Error(failed()   ? "the workflow has failed: " + end_.error_text
+                    : parked() ? "the workflow is parked: " + end_.error_text
+                               : "the workflow has not ended yet");
     }
     if constexpr (!std::is_void_v<T>) {
         try {
@@ -6903,7 +6910,7 @@ WorkflowHandle<W> App::start_workflow(std::string_view id, const typename W::Inp
 
 template <class W>
 WorkflowHandle<W> App::workflow(std::string_view id) {
-    return WorkflowHandle<W>(*this, id, static_cast<const W&>(find(typeid(W))).stream_of(id));
+    return WorkflowHandle<W>(*this, static_cast<const W&>(find(typeid(W))), id);
 }
 
 template <class A>
@@ -9254,6 +9261,32 @@ ErrorStrategy::ErrorStrategy(Retries retries) {
 
 namespace sourced::detail {
 
+// ---- what an exception says
+
+struct Described {
+    std::string type;
+    std::string text;
+};
+
+inline std::string readable(const char* mangled) {
+    int status = 0;
+    char* text = abi::__cxa_demangle(mangled, nullptr, nullptr, &status);
+    std::string name = status == 0 && text ? text : mangled;
+    std::free(text);
+    return name;
+}
+
+inline Described describe(const std::exception_ptr& error) {
+    try {
+        std::rethrow_exception(error);
+    } catch (const std::exception& exception) {
+        return {readable(typeid(exception).name()), exception.what()};
+    } catch (...) {
+        const auto* type = abi::__cxa_current_exception_type();
+        return {type ? readable(type->name()) : "unknown", "an exception that is no std::exception was thrown"};
+    }
+}
+
 namespace {
 
 // A reactor without a name gets one only when it is complete.
@@ -9305,13 +9338,6 @@ void spread_any_reaction(Definition& definition) {
         const auto [place, fresh] = definition.reactions.emplace(name, *definition.any_reaction);
         if (!fresh && place->second.wildcard) place->second = *definition.any_reaction;
     }
-}
-
-std::string demangled(const std::type_info& type) {
-    int status = 0;
-    const std::unique_ptr<char, void (*)(void*)> text(abi::__cxa_demangle(type.name(), nullptr, nullptr, &status),
-                                                      std::free);
-    return status == 0 ? text.get() : type.name();
 }
 
 }  // namespace
@@ -9374,7 +9400,7 @@ void only_once(const Definition& definition, bool there_already, std::string_vie
 }
 
 void complete(Definition& definition, const std::type_info& type) {
-    if (definition.name.empty()) definition.name = demangled(type);
+    if (definition.name.empty()) definition.name = readable(type.name());
     if (definition.name.find_first_not_of(" \t\r\n") == std::string::npos) {
         throw Invalid("a reactor's name is blank: it is what its progress is kept under");
     }
@@ -9742,17 +9768,8 @@ inline std::string with_member(std::string object, std::string_view name, std::s
 
 }  // namespace record
 
-/// The stream cannot go on with this function.
-struct WorkflowHalt : Error {
-    using Error::Error;
-};
-
 /// Ends a run; nobody but the engine catches it.
 struct WorkflowSuspended {};
-
-/// The type of the exception that is being handled, and what it says.
-std::pair<std::string, std::string> said();
-
 
 /// One run of a workflow's function over its history.
 class WorkflowPass {
@@ -9891,7 +9908,7 @@ public:
 
     [[noreturn]] void park(const std::string& why) {
         parked_ = "workflow '" + workflow_ + "' at '" + stream_ + "': " + why;
-        throw WorkflowHalt(*parked_);
+        throw Park(*parked_);
     }
 
 private:
@@ -10048,26 +10065,26 @@ private:
             messages_.push_back(std::move(message));
             step.output = &fresh_.emplace_back(std::move(payload));
             return *step.output;
-        } catch (const WorkflowHalt& error) {
+        } catch (const Park& error) {
             ran_ = false;  // there is no outcome
             parked_ = error.what();
             throw;
         } catch (...) {
             inside_.clear();
-            step_failed(step, begun, said(), retries);
+            step_failed(step, begun, describe(std::current_exception()), retries);
         }
         if (step.failure->retry_at) suspend();
         throw failed(*step.failure);
     }
 
-    void step_failed(Step& step, const record::StepStarted& begun, const std::pair<std::string, std::string>& error,
+    void step_failed(Step& step, const record::StepStarted& begun, const Described& error,
                      const StepRetries& retries) {
         try {
             record_kept();
         } catch (const Invalid&) {
             // What it changed cannot be written; that it failed is worth more.
         }
-        record::StepFailed failure{begun.call, begun.step, begun.key, begun.attempt, error.first, error.second, {}};
+        record::StepFailed failure{begun.call, begun.step, begun.key, begun.attempt, error.type, error.text, {}};
         if (begun.attempt <= retries.times) {
             Duration pause = std::min(retries.after, retries.at_most);
             for (int i = 1; i < begun.attempt && pause < retries.at_most; ++i) {
@@ -10154,15 +10171,15 @@ private:
             output = body({this}, started_->erased_at ? std::string() : started_->payload);
         } catch (const WorkflowSuspended&) {
             return;
-        } catch (const WorkflowHalt&) {
+        } catch (const Park&) {
             throw;
         } catch (const StepFailed& error) {
             failure = WorkflowFailed{workflow_, error.step(), error.type(), error.text()};
         } catch (...) {
-            auto [type, text] = said();
-            failure = WorkflowFailed{workflow_, {}, std::move(type), std::move(text)};
+            auto error = describe(std::current_exception());
+            failure = WorkflowFailed{workflow_, {}, std::move(error.type), std::move(error.text)};
         }
-        if (parked_) throw WorkflowHalt(*parked_);  // whatever the function made of it
+        if (parked_) throw Park(*parked_);  // whatever the function made of it
         if (suspended_) swallowed();
         if (const auto left = calls_.upper_bound(last_call_); left != calls_.end()) {
             park("it ends after " + std::to_string(last_call_) + " calls, but its history has " + left->second.text +
@@ -10252,6 +10269,7 @@ WorkflowBase::WorkflowBase(std::string_view name) {
         throw Invalid("a workflow's name is blank: it is what its progress is kept under");
     }
     detail::name_reactor(definition_, detail::Definition::Role::reactor, name);
+    options({});
     definition_.clock = [] { return std::chrono::floor<Duration>(std::chrono::system_clock::now()); };
     definition_.new_id = [] { return Id::make(); };
     // Every run sees all that is recorded, and steps may take long: no other stream shall wait behind them.
@@ -10264,6 +10282,11 @@ WorkflowBase::WorkflowBase(std::string_view name) {
     wake_by_record(detail::record::waking<detail::record::Woken>(definition_.name));
     detail::add_type(definition_, detail::declared<WorkflowCompleted>());
     detail::add_type(definition_, detail::declared<WorkflowFailed>());
+}
+
+void WorkflowBase::options(ReactorOptions options) {
+    definition_.options = std::move(options);
+    if (!definition_.options.errors) definition_.options.errors = Retries{.then = Resolution::park()};
 }
 
 void WorkflowBase::wake_by(const detail::Declared& type) {
@@ -10460,37 +10483,6 @@ const GroupInfo& Stats::group(std::string_view name) const {
 // ==== App ======================================================================
 
 namespace sourced::detail {
-
-// ---- what an exception says
-
-struct Described {
-    std::string type;
-    std::string text;
-};
-
-inline std::string readable(const char* mangled) {
-    int status = 0;
-    char* text = abi::__cxa_demangle(mangled, nullptr, nullptr, &status);
-    std::string name = status == 0 && text ? text : mangled;
-    std::free(text);
-    return name;
-}
-
-inline Described describe(const std::exception_ptr& error) {
-    try {
-        std::rethrow_exception(error);
-    } catch (const std::exception& exception) {
-        return {readable(typeid(exception).name()), exception.what()};
-    } catch (...) {
-        const auto* type = abi::__cxa_current_exception_type();
-        return {type ? readable(type->name()) : "unknown", "an exception that is no std::exception was thrown"};
-    }
-}
-
-std::pair<std::string, std::string> said() {
-    auto fault = describe(std::current_exception());
-    return {std::move(fault.type), std::move(fault.text)};
-}
 
 // ---- random numbers and ids
 
@@ -14498,24 +14490,40 @@ static bool look_for_end(const Message& message, WorkflowEnd& end) {
     return false;
 }
 
-WorkflowEnd App::do_look(std::string_view stream) {
+WorkflowEnd App::do_look(const WorkflowBase& workflow, std::string_view stream) {
     WorkflowEnd end;
     StreamRange newest;
     newest.backwards = true;
     store().read_stream(stream, newest, [&end](Message& message) { return look_for_end(message, end); });
+    if (end.status != WorkflowStatus::running) return end;
+    OffsetRange page;
+    for (bool more = true; more;) {
+        const auto troubled = store().offsets(workflow.name(), page);
+        for (const auto& offset : troubled) {
+            if (offset.stream != stream || offset.state != OffsetInfo::State::parked) continue;
+            end.status = WorkflowStatus::parked;
+            end.error_type = offset.error_type;
+            end.error_text = offset.error_text.empty() ? offset.reason : offset.error_text;
+        }
+        more = troubled.size() == page.limit;
+        if (more) page.after = troubled.back().stream;
+    }
     return end;
 }
 
-WorkflowEnd App::do_wait(std::string_view stream, Duration timeout) {
+WorkflowEnd App::do_wait(const WorkflowBase& workflow, std::string_view stream, Duration timeout) {
     FollowOptions options;
     options.stream = stream;
     options.types = {std::string(WorkflowCompleted::sourced_type), std::string(WorkflowFailed::sourced_type)};
     auto follower = follow(options);  // before looking, so that nothing falls in between
-    auto end = do_look(stream);
-    if (end.status == WorkflowStatus::running && timeout > Duration::zero() && follower.next(timeout)) {
-        end = do_look(stream);
+    const auto deadline = std::chrono::steady_clock::now() + timeout;
+    for (;;) {
+        auto end = do_look(workflow, stream);
+        const auto left = std::chrono::floor<Duration>(deadline - std::chrono::steady_clock::now());
+        if (end.status != WorkflowStatus::running || left <= Duration::zero()) return end;
+        // That a stream is parked is no message: it is looked for now and then.
+        (void)follower.next(std::min<Duration>(left, std::chrono::milliseconds(200)));
     }
-    return end;
 }
 
 }  // namespace sourced
@@ -14561,7 +14569,7 @@ std::string lines(const std::vector<std::string>& list) {
 }
 
 std::string exception_text(const std::type_info& type, std::string_view text) {
-    return "exception " + sourced::detail::demangled(type) + " \"" + std::string(text) + '"';
+    return "exception " + sourced::detail::readable(type.name()) + " \"" + std::string(text) + '"';
 }
 std::string exception_text(const std::exception_ptr& error) {
     try {
@@ -14939,7 +14947,7 @@ Verdict Step::judge_error(bool right_type, const std::type_info& type, std::stri
             right_text = text.empty();
         }
     }
-    std::string wanted = "exception " + sourced::detail::demangled(type);
+    std::string wanted = "exception " + sourced::detail::readable(type.name());
     if (!text.empty()) wanted += " \"" + std::string(text) + '"';
     return compared(right_type && right_text, wanted, lines(outcomes_));
 }

@@ -746,9 +746,74 @@ TEST_CASE("Workflows: a function that catches what ends a run is reported") {
         });
         const auto handle = each.start();
         CHECK(types(handle.history()) == Names{"started"});
-        REQUIRE(!each.lines.empty());
-        CHECK(each.lines.back().find(text) != std::string::npos);
+        CHECK(handle.outcome().parked());
+        CHECK(handle.outcome().error_type() == "sourced::Park");
+        CHECK(handle.outcome().error_text() == text);
+        CHECK_THROWS_WITH_AS((void)handle.outcome().output(), ("the workflow is parked: " + text).c_str(),
+                             sourced::Error);
     }
+}
+
+TEST_CASE("Workflows: Q10: a function that has changed parks its instance, which goes on when it is put right") {
+    const support::TemporaryDirectory directory;
+    int flights = 0;
+    const auto version = [&](const std::string& second) {
+        return [&flights, second](auto& ctx, int) {
+            ctx.step("flight", [&] { ++flights; });
+            if (second == "sleep") ctx.sleep(1s);
+            else ctx.step(second, [] {});
+            return second;
+        };
+    };
+    sourced::testing::Clock clock;
+    const sourced::Options options{.path = directory.file(), .clock = clock};
+    {
+        sourced::App app(options);
+        app.add<Any>(version("sleep"));
+        (void)app.start_workflow<Any>("1", 1);
+        app.run_until_idle();
+    }
+    clock.advance(1s);
+    {
+        sourced::App app(options);
+        app.add<Any>(version("hotel"));
+        app.start(1);
+        const auto outcome = app.workflow<Any>("1").wait(60s);
+        REQUIRE(outcome.parked());
+        CHECK(outcome.error_text() ==
+              "workflow 'any' at 'any-1': its call 2 is step 'hotel', but its history has sleep there (seq 4): the "
+              "function has changed");
+        CHECK(app.stats().group("any").active);
+        CHECK(app.stats().group("any").parked == 1);
+        CHECK(app.start_workflow<Any>("2", 1).wait(60s).output() == "hotel");  // others go on
+    }
+    sourced::App app(options);
+    app.add<Any>(version("sleep"));
+    app.retry_stream("any", "any-1");
+    app.run_until_idle();
+    CHECK(app.workflow<Any>("1").outcome().output() == "sleep");
+    CHECK(flights == 2);  // one each
+}
+
+TEST_CASE("Workflows: a step may park its instance, and begins again when that is tried again") {
+    int runs = 0;
+    Stage stage([&](auto& ctx, int) {
+        try {
+            return ctx.step("pay", [&]() -> std::string {
+                if (++runs == 1) throw sourced::Park("the bank is closed for good");
+                return "paid";
+            }, {.times = 5});
+        } catch (const std::exception&) {
+            return std::string("caught, which changes nothing");
+        }
+    });
+    const auto handle = stage.start();
+    CHECK(handle.outcome().parked());
+    CHECK(handle.outcome().error_text() == "the bank is closed for good");
+    CHECK(types(handle.history()) == Names{"started", "step_started"});
+    stage.app.retry_stream("any", "any-1");
+    stage.app.run_until_idle();
+    CHECK(handle.outcome().output() == "paid");
 }
 
 TEST_CASE("Workflows: steps do not nest") {
@@ -850,11 +915,17 @@ TEST_CASE("Workflows: Q10: a step whose process was killed runs again, those bef
         CHECK(child.wait() == 128 + SIGKILL);
         CHECK(journal.lines().size() == static_cast<std::size_t>(1 + deaths));
     }
-    sourced::App app(options(directory.file()));
+    auto wary = options(directory.file());
+    wary.deaths = 1;
+    sourced::App app(wary);
     app.add<Journey>(journal, false);
     app.start(2);
     const auto handle = app.workflow<Journey>("1");
     app.dispatch(handle.stream(), Paid{350});
+    const auto parked = handle.wait(60s);
+    CHECK(parked.parked());
+    CHECK(parked.error_text().find("the process died 2 times") != std::string::npos);
+    app.retry_stream("journey", handle.stream());
     const auto outcome = handle.wait(60s);
     REQUIRE(outcome.completed());
     CHECK(outcome.output() == Booking{"F1", "H1", 350});

@@ -1665,7 +1665,8 @@ struct AppendAfter {
     [[nodiscard]] bool operator==(const AppendAfter&) const = default;
 };
 
-/// Keeps messages until `due_at`; a time that has passed means at once.
+/// Keeps messages until `due_at`; a time that has passed means at once. Events that follow from a command say
+/// in their metadata that they were `scheduled`.
 struct Schedule {
     Time due_at{};
     Messages messages{};
@@ -2543,7 +2544,7 @@ struct VerifyOptions {
 ///     I3   message ids are unique; a cause exists, comes earlier and has the same correlation
 ///     I4   no offset lies beyond the log, and no message was passed over by a group that handles it
 ///     I5   what came of a command was written in one transaction, once
-///     I7   what came of a stream's commands follows the order of the commands
+///     I7   what came of a stream's commands by one group follows the order of the commands
 ///     I8   a claim has an owner that is known, and nothing else has one
 ///     I9   a message is scheduled or in the log, not both; of what recurs the next one waits
 ///     I10  what was acknowledged is in the log or scheduled (VerifyOptions::acknowledged)
@@ -2552,6 +2553,7 @@ struct VerifyOptions {
 ///
 /// What a read model should hold (I6) and when something became due (I9) only the application knows.
 /// A message whose cause was never in this log says so with a metadata entry "outside_cause": the cause's id, or true.
+/// An event that a reactor put off when it handled a command has an entry "scheduled", and is none of I5 and I7.
 ///
 /// Opens the file for reading only and never moves the WAL into it; sees one consistent state, so
 /// processes that write at the same time do no harm, though the WAL cannot shrink meanwhile. An empty -wal
@@ -12581,12 +12583,19 @@ private:
         for (auto& sending : sendings) {
             const Time due = sending.at ? *sending.at : now + sending.after.value_or(Duration(0));
             if (due > now) {
-                handled.schedules.push_back({due, std::move(sending.message)});
+                put_off(handled, cause, due, std::move(sending.message));
                 continue;
             }
             touched |= post(work, handled, std::move(sending.message));
         }
         return touched;
+    }
+
+    /// Keeps a finished message for later. An event is not expected apart from the others that come of a command, so it
+    /// says that it is; see verify().
+    static void put_off(Handled& handled, const Message& cause, Time due, Message message) {
+        if (message.kind == Kind::event && cause.kind == Kind::command) message.metadata.set("scheduled", true);
+        handled.schedules.push_back({due, std::move(message)});
     }
 
     /// Has a finished message appended to the stream it names. True: the state depends on it.
@@ -12776,7 +12785,7 @@ private:
             }
             if (auto* schedule = std::get_if<Schedule>(&action)) {
                 for (auto& each : schedule->messages) {
-                    handled.schedules.push_back({schedule->due_at, made(std::move(each))});
+                    put_off(handled, message, schedule->due_at, made(std::move(each)));
                 }
             }
             if (auto* last = std::get_if<AfterSync>(&action)) {

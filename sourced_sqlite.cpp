@@ -4198,6 +4198,7 @@ private:
     /// The newest event in a stream that a command of the same stream led to.
     struct Effect {
         std::int64_t stream = 0;
+        std::int64_t group = 0;  // that handled the command
         std::int64_t seq = 0;
         std::int64_t recorded_at = 0;
         std::int64_t cause = 0;  // position of the command; 0: none yet
@@ -4459,20 +4460,32 @@ private:
         return row.next() && row.integer(0) != 0;
     }
 
-    /// Only where a single group handles the command can be told whose effects these are.
-    [[nodiscard]] bool is_effect(std::int64_t type, std::int64_t cause_type) const {
+    /// The group whose effect on its stream an event is, 0 when it is none. Only where a single group handles the
+    /// command can be told whose effects these are.
+    [[nodiscard]] std::int64_t effect_of(std::int64_t type, std::int64_t cause_type) const {
         const auto found = type_rows_.find(type);
         const auto cause = type_rows_.find(cause_type);
-        return found != type_rows_.end() && found->second.kind == 1 && cause != type_rows_.end() &&
-               cause->second.kind == 0 && cause->second.interests.size() == 1;
+        const bool effect = found != type_rows_.end() && found->second.kind == 1 && cause != type_rows_.end() &&
+                            cause->second.kind == 0 && cause->second.interests.size() == 1;
+        return effect ? cause->second.interests.front().group->id : 0;
+    }
+
+    /// Was it kept for later, by a reactor that may do so?
+    [[nodiscard]] bool was_put_off(const StoredMessage& message) {
+        if (!message.metadata) return false;
+        auto row = put_off_(*message.metadata);
+        return row.next() && row.integer(0) != 0;
     }
 
     /// An event that came of a command in the same stream: not after a later command's, and not apart from the others
     /// of its own.
     void check_effect(const StoredMessage& message, std::int64_t stream, std::int64_t type, const Cause& cause) {
-        if (!is_effect(type, cause.type)) return;
-        Effect& last = effects_[static_cast<std::size_t>(stream) % slots_];
-        if (last.stream != stream) last = effect_before(stream, message.seq, cause.position);
+        const std::int64_t group = effect_of(type, cause.type);
+        if (group == 0 || was_put_off(message)) return;
+        Effect& last = effects_[static_cast<std::size_t>(stream + 31 * group) % slots_];
+        if (last.stream != stream || last.group != group) {
+            last = effect_before(stream, group, message.seq, cause.position);
+        }
         if (cause.position < last.cause) {
             violated("I7",
                      text_of(at(message), ": it came of the command at position ", cause.position,
@@ -4485,19 +4498,19 @@ private:
                              " had its outcome before, up to seq ", last.seq),
                      message.stream, message.position);
         }
-        last = {stream, message.seq, message.recorded_at, cause.position};
+        last = {stream, group, message.seq, message.recorded_at, cause.position};
     }
 
     /// What another stream has displaced, looked up again. Nothing before the cause can be of interest.
-    [[nodiscard]] Effect effect_before(std::int64_t stream, std::int64_t seq, std::int64_t cause) {
+    [[nodiscard]] Effect effect_before(std::int64_t stream, std::int64_t group, std::int64_t seq, std::int64_t cause) {
         auto row = caused_before_(stream, seq);
         while (row.next() && row.integer(0) > cause) {
             if (row.null(4)) continue;
             const auto found = cause_of(id_of(row, 4));
-            if (!found || found->stream != stream || !is_effect(row.integer(3), found->type)) continue;
-            return {stream, row.integer(1), row.integer(2), found->position};
+            if (!found || found->stream != stream || effect_of(row.integer(3), found->type) != group) continue;
+            return {stream, group, row.integer(1), row.integer(2), found->position};
         }
-        return {stream, 0, 0, 0};
+        return {stream, group, 0, 0, 0};
     }
 
     /// Each group that handles the message has it behind it, or knows that it waits.
@@ -4740,6 +4753,7 @@ private:
     Statement message_by_id_{bank_, "SELECT position, stream, type, correlation FROM sourced_messages WHERE id = ?"};
     Statement scheduled_by_id_{bank_, "SELECT 1 FROM sourced_scheduled WHERE message_id = ?"};
     Statement outside_cause_{bank_, "SELECT json_extract(?, '$.outside_cause') IN (1, ?)"};
+    Statement put_off_{bank_, "SELECT json_extract(?, '$.scheduled') IS NOT NULL"};
     Statement caused_before_{bank_,
                              "SELECT position, seq, recorded_at, type, causation FROM sourced_messages "
                              "WHERE stream = ? AND seq < ? ORDER BY seq DESC"};

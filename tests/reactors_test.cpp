@@ -15,6 +15,8 @@
 #include <thread>
 #include <vector>
 
+#include "support.hpp"
+
 using namespace std::chrono_literals;
 using sourced::Acknowledge;
 using sourced::Actions;
@@ -49,6 +51,23 @@ struct Ask {
 struct Note {
     int count = 0;
     SOURCED_COMMAND("note", count)
+};
+
+struct Remind {
+    int number = 0;
+    SOURCED_COMMAND("remind", number)
+};
+
+/// What it makes of a command comes in part at once and in part later.
+struct Clerk : sourced::BatchReactor {
+    Clerk() : BatchReactor("clerk") { handles<Remind>(); }
+    Results handle(const Batch& batch) override {
+        Results results;
+        for (const auto& message : batch) {
+            results.add(*message, {AppendNext{{Other{}}}, Schedule{message->recorded_at + 3s, {Other{}}}});
+        }
+        return results;
+    }
 };
 
 /// A reactor to First and Second whose handle is given by the test.
@@ -831,4 +850,42 @@ TEST_CASE("H18: a worker that has the stream is waited for, and then it was hand
     auto waiting = std::async(std::launch::async, [&] { return app.acknowledge("free", message); });
     leave.set_value();
     CHECK_FALSE(waiting.get());
+}
+
+TEST_CASE("Reactors: a file in which they did all they can has nothing broken in it") {
+    struct Steps : sourced::Handler {
+        Steps() : Handler("steps") {
+            on([](const Ask&) { return Messages{First{1}, Message(Other{}).to("o")}; });
+            on([](const Note&) {
+                return std::vector{sourced::dispatch(Ask{}), sourced::dispatch(Ask{}).to_new("n").in(1s)};
+            });
+        }
+    };
+    const support::TemporaryDirectory directory;
+    Clock clock;
+    {
+        App app({.path = directory.file(), .batch_size = 3, .clock = clock});
+        app.add<Free>([&](const Batch& batch) {
+            Results results;
+            for (std::size_t i = 0; i < batch.size(); ++i) {
+                results.add(*batch[i], {AppendNext{{Other{}, Message(Other{}).to("o")}}});
+                if (i == 0 && batch.size() > 1) results.add(*batch[0], {Acknowledge{batch[1]->id}});
+            }
+            return results;
+        });
+        app.add<Steps>();
+        app.add<Clerk>();
+        for (int i = 0; i < 5; ++i) {
+            for (const auto* stream : {"a", "b"}) {
+                app.dispatch(in(stream, {First{i}, Ask{}, Second{i}, Note{i}, Ask{}, Remind{i}}));
+            }
+            (void)app.acknowledge("free", app.dispatch("a", First{i}));
+            app.run_until_idle();
+            clock.advance(5s);
+            app.run_until_idle();
+        }
+        CHECK(app.stats().scheduled == 0);
+        CHECK(app.store().log({.types = {"first"}}).size() > 30);
+    }
+    for (const auto& each : sourced::verify(directory.file())) FAIL_CHECK(each.invariant, ": ", each.text);
 }

@@ -3681,8 +3681,9 @@ template <class T>
 /// Several reactors with a store in memory and a clock set by hand: what they make of a message together. See stage().
 ///
 /// They take turns: each handles one message, in the order in which they were named, until nothing is left, so that a
-/// trail is always the same. A reactor with a batch size of its own handles its batches. Nothing is tried again: the
-/// first exception stops its reactor, and fails every `then` that follows.
+/// trail is always the same. An exception stops its reactor at once, and fails every `then` that follows. A reactor
+/// with options of its own keeps them: its batches, its error strategy. What waits for a retry, is parked or was
+/// skipped then is told where a verdict is not as expected.
 ///
 /// For one thread.
 class Stage {
@@ -15028,10 +15029,18 @@ struct Stage::Members {
     void only_before(std::string_view verb) const {
         if (live) throw Error(std::string(verb) + ": the past is over, something has happened on the stage already");
     }
-    [[nodiscard]] std::vector<std::string> troubles() const;
+    /// Reactors that were stopped, and why.
+    [[nodiscard]] std::vector<std::string> stopped();
+    /// What reactors with an error strategy of their own have made of failures.
+    [[nodiscard]] std::vector<std::string> left_over();
 };
 
 namespace {
+
+template <class Failed>
+std::string error_text(const Failed& failed) {
+    return failed.error_type + " \"" + failed.error_text + '"';
+}
 
 /// Lets a reactor pass over the past as it does in a replay: nothing is decided, sent or appended.
 void pass_over_past(Definition& definition, const bool& live) {
@@ -15086,15 +15095,30 @@ void pass_over_past(Definition& definition, const bool& live) {
 
 }  // namespace
 
-std::vector<std::string> Stage::Members::troubles() const {
+std::vector<std::string> Stage::Members::stopped() {
     std::vector<std::string> list;
-    for (const auto& group : const_cast<App&>(app).stats().groups) {
-        if (!group.active) {
-            const std::string error = group.error_type + " \"" + group.error_text + '"';
-            list.push_back('\'' + group.name + "' stopped at position " + std::to_string(group.error_position) + ": " +
-                           (group.error_type.empty() ? group.reason : error));
-        } else if (group.retrying > 0) {
-            list.push_back('\'' + group.name + "' waits for a retry: " + group.retry_error);
+    for (const auto& group : app.stats().groups) {
+        if (group.active) continue;
+        list.push_back('\'' + group.name + "' stopped at position " + std::to_string(group.error_position) + ": " +
+                       (group.error_type.empty() ? group.reason : error_text(group)));
+    }
+    return list;
+}
+
+std::vector<std::string> Stage::Members::left_over() {
+    std::vector<std::string> list;
+    for (const auto* definition : definitions) {
+        const std::string name = '\'' + definition->name + '\'';
+        for (const auto& offset : app.store().offsets(definition->name)) {
+            const bool parked = offset.state == OffsetInfo::State::parked;
+            if (!parked && offset.state != OffsetInfo::State::waiting) continue;
+            list.push_back(name + (parked ? " parked '" : " waits to retry '") + offset.stream + "' at position " +
+                           std::to_string(offset.position) + ": " +
+                           (offset.error_type.empty() ? offset.reason : error_text(offset)));
+        }
+        for (const auto& skipped : app.store().skipped(definition->name)) {
+            list.push_back(name + " skipped position " + std::to_string(skipped.position) + ": " +
+                           (skipped.error_type.empty() ? skipped.reason : error_text(skipped)));
         }
     }
     return list;
@@ -15194,14 +15218,16 @@ Verdict Stage::judge(const std::vector<Line>& expected, bool whole) const {
                          : text_of(found[line.index], producers[line.index]));
     }
     if (found.empty() && wanted.empty()) text = " nothing";
-    const auto troubles = members_->troubles();
-    for (const auto& trouble : troubles) text += "\n  ! " + trouble;
-    if (right && troubles.empty()) return {true, "as expected:" + text};
+    const auto stopped = members_->stopped();
+    if (right && stopped.empty()) return {true, "as expected:" + text};
+    for (const auto& each : stopped) text += "\n  ! " + each;
+    for (const auto& each : members_->left_over()) text += "\n  ! " + each;
     for (const auto& waiting : members_->app.store().scheduled()) {
         const auto wait = waiting.due_at - members_->clock.now();
         text += "\n  waits for " + std::to_string(wait.count()) + " us: " + text_of(waiting.message, {});
     }
-    return {false, (right ? "a reactor failed:" : "the trail is not as expected (- missing, + unexpected):") + text};
+    const std::string what = right ? "a reactor was stopped:" : "the trail is not as expected (- missing, + unexpected):";
+    return {false, what + text};
 }
 
 Verdict Stage::then_stopped(std::string_view reactor, std::string_view text) const {
@@ -15209,8 +15235,7 @@ Verdict Stage::then_stopped(std::string_view reactor, std::string_view text) con
     const auto group = members_->app.stats().group(reactor);
     const std::string wanted = '\'' + std::string(reactor) + "' stopped by \"" + std::string(text) + '"';
     const bool right = !group.active && group.error_text.find(text) != std::string::npos;
-    const auto troubles = members_->troubles();
-    return compared(right, wanted, lines(troubles));
+    return compared(right, wanted, lines(members_->stopped()));
 }
 
 App& Stage::app() const {

@@ -3,6 +3,7 @@
 
 #include <sourced.hpp>
 
+#include <optional>
 #include <sstream>
 #include <stdexcept>
 #include <string>
@@ -78,7 +79,8 @@ struct Counter : sourced::Handler {
 };
 
 struct Picky : sourced::Actor<std::monostate> {
-    Picky() : Actor("picky") {
+    explicit Picky(std::optional<sourced::ErrorStrategy> errors = {}) : Actor("picky") {
+        options({.errors = errors});
         command([](const StartPayment& start) -> sourced::Decision<PaymentStarted> {
             if (start.amount > 100) throw std::out_of_range("too much for me");
             return PaymentStarted{start.amount, payment};
@@ -197,7 +199,7 @@ TEST_CASE("S3: nothing is added to the past once something has happened") {
 TEST_CASE("stage: an exception stops its reactor, and every verdict says so") {
     auto picky = stage<Picky, Telemetry>().when(StartPayment{1000});
     CHECK(text_of(picky.then()) ==
-          "a reactor failed: nothing\n"
+          "a reactor was stopped: nothing\n"
           "  ! 'picky' stopped at position 1: std::out_of_range \"too much for me\"");
     CHECK(picky.then_stopped("picky", "too much"));
     CHECK_FALSE(picky.then_stopped("picky", "too little"));
@@ -206,4 +208,28 @@ TEST_CASE("stage: an exception stops its reactor, and every verdict says so") {
     CHECK(text_of(stage<Picky>().when(StartPayment{1}).then_stopped("picky")) ==
           "expected 'picky' stopped by \"\"\n"
           "but got  nothing");
+}
+
+TEST_CASE("stage: a reactor keeps its own error strategy, and a failing verdict tells what came of it") {
+    using sourced::Resolution;
+    auto retried = stage<>().add<Picky>(sourced::Retries{.times = 1, .after = 1s, .then = Resolution::skip()});
+    retried.stream("s").when(StartPayment{1000});
+    CHECK(retried.then());
+    CHECK(text_of(retried.then(Remind{})) ==
+          heading +
+          "     - s  order.remind {}\n"
+          "  ! 'picky' waits to retry 's' at position 1: std::out_of_range \"too much for me\"");
+    CHECK(text_of(retried.after(2s).then(Remind{})) ==
+          heading +
+          "     - s  order.remind {}\n"
+          "  ! 'picky' skipped position 1: std::out_of_range \"too much for me\"");
+    CHECK(retried.when(StartPayment{1}).then(PaymentStarted{1, payment}));
+
+    auto parked = stage<>().add<Picky>(sourced::Retries{.times = 0, .then = Resolution::park()});
+    parked.stream("s").when(StartPayment{1000}, StartPayment{1});
+    CHECK(parked.then());
+    CHECK(text_of(parked.then(Remind{})) ==
+          heading +
+          "     - s  order.remind {}\n"
+          "  ! 'picky' parked 's' at position 1: std::out_of_range \"too much for me\"");
 }

@@ -247,7 +247,7 @@ TEST_CASE("topology: a reactor with its own loop is one automation for all that 
     CHECK(node(topology, "archived").group == "own");
 }
 
-TEST_CASE("topology: a workflow is an automation that consumes what it waits for") {
+TEST_CASE("topology: a workflow is an automation that consumes what it waits for and produces its end") {
     struct Long : sourced::Workflow<std::string, void, Created> {
         Long() : Workflow("long") {
             run([](Context& context, const std::string&) { (void)context.wait_for<Created>(); });
@@ -262,9 +262,10 @@ TEST_CASE("topology: a workflow is an automation that consumes what it waits for
     app.add<Long>();
     app.add<Lonely>();
     const Topology topology(app);
-    CHECK(ids(topology) == Strings{"created", "long-aut", "lonely-aut"});
+    const Strings ends{"sourced.workflow_completed", "sourced.workflow_failed"};
+    CHECK(ids(topology) == Strings{"created", ends[0], ends[1], "long-aut", "lonely-aut"});
     CHECK(node(topology, "long-aut").consumes == Strings{"created"});
-    CHECK_FALSE(node(topology, "long-aut").produces);
+    CHECK(node(topology, "long-aut").produces == ends);
     CHECK(node(topology, "lonely-aut").consumes.empty());
 }
 

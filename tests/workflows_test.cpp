@@ -514,16 +514,6 @@ TEST_CASE("Workflows: what ends them are events for everybody") {
     CHECK(board.get(stage.app.store(), "any-2")->results == std::vector<int>{3});
 }
 
-TEST_CASE("Workflows: a picture shows what one waits for and how it ends") {
-    sourced::App app;
-    app.add<Any>([](auto&, int) { return std::string(); });
-    const sourced::Topology topology(app);
-    const auto* node = topology.find("any-aut");
-    REQUIRE(node);
-    CHECK(std::count(node->consumes.begin(), node->consumes.end(), "trip.paid") == 1);
-    CHECK(node->produces == Names{"sourced.workflow_completed", "sourced.workflow_failed"});
-}
-
 TEST_CASE("Workflows: time, chance and ids are the same in every run") {
     std::vector<std::string> seen;
     Stage stage([&](auto& ctx, int) {
@@ -934,7 +924,7 @@ TEST_CASE("Workflows: Q10: a step whose process was killed runs again, those bef
     CHECK(sourced::verify(directory.file()).empty());
 }
 
-TEST_CASE("Workflows: Q10: many run side by side under the workers of two Apps, each step once, while others send to them") {
+TEST_CASE("Workflows: Q10: many run side by side under the workers of two Apps, each step once") {
     const support::TemporaryDirectory directory;
     constexpr int many = 40;
     std::mutex mutex;

@@ -2218,7 +2218,7 @@ struct Direct {
     std::int64_t decided_on = 0;  ///< the stream's seq the state stands at; also: nothing of the group may be pending
     const std::unordered_set<std::string>* evolves = nullptr;
     Messages messages;            ///< the command first, then what follows from it
-    bool has_command = true;      ///< false: the command is not to be stored, `messages` are what follows from it
+    std::size_t commands = 1;     ///< so many of them, from the first, are commands that are handled by this
     std::function<void(Transaction&)> sync{};  ///< user code, run in the transaction after the append; may run again
 };
 struct DirectOutcome {
@@ -2711,6 +2711,98 @@ template <class T>
 class Listening;
 }  // namespace detail
 
+// ---- Decisions in memory ------------------------------------------------------------------
+
+/// What an actor decided on a command in memory. Nothing is stored.
+class Trial {
+public:
+    /// Whether it was decided, and not refused.
+    explicit operator bool() const noexcept { return valid() && !refused(); }
+    /// Whether the command obeys the rules of its type; nothing was decided otherwise.
+    [[nodiscard]] bool valid() const noexcept { return problems_.empty(); }
+    [[nodiscard]] const Problems& problems() const noexcept { return problems_; }
+    [[nodiscard]] bool refused() const noexcept { return refusal_.has_value(); }
+    [[nodiscard]] std::string_view reason() const noexcept { return refusal_ ? *refusal_ : std::string_view(); }
+    [[nodiscard]] const Message& command() const noexcept { return command_; }
+    /// What would be stored, the engine's own `sourced.refused` included.
+    [[nodiscard]] const Messages& events() const noexcept { return events_; }
+
+private:
+    friend class detail::Engine;
+    template <class A>
+    friend class Draft;
+    Problems problems_;
+    std::optional<std::string> refusal_;
+    Message command_;
+    Messages events_;
+};
+
+/// What all drafts have in common. Not for use by itself.
+class DraftBase {
+public:
+    [[nodiscard]] const std::string& stream() const noexcept { return stream_; }
+    /// The last seq that is in the state; events that are not saved count, their commands do not.
+    [[nodiscard]] std::int64_t seq() const noexcept { return seq_; }
+    /// The events that are not saved.
+    [[nodiscard]] const Messages& events() const noexcept { return events_; }
+    /// The messages of the stream that the last look at it has brought: the making of the draft, or catch_up().
+    [[nodiscard]] const Messages& news() const noexcept { return news_; }
+
+    /// Reads what the stream has gained, up to a seq, and gives it. Throws Error when there are decisions that
+    /// are not saved.
+    SOURCED_API const Messages& catch_up(std::int64_t upto = std::numeric_limits<std::int64_t>::max());
+    /// Stores the decisions, all or none, and gives what was stored: the commands, and behind them their events.
+    /// Workers go on from there, so reactions are run. What is pending for the actor in this stream is handled first. Throws
+    /// Conflict when the stream has gained something that the state depends on, and as App::handle does; the draft
+    /// is as before then. Without decisions a no-op.
+    SOURCED_API Messages save(const HandleOptions& options = {});
+    /// Forgets the decisions.
+    SOURCED_API void discard();
+
+protected:
+    SOURCED_API DraftBase(detail::Engine& engine, const detail::Definition& definition, std::string_view stream,
+                          std::int64_t upto);
+    SOURCED_API Trial try_command(Message command);
+    [[nodiscard]] const void* erased_state() const noexcept { return state_.get(); }
+
+private:
+    friend class detail::Engine;
+    detail::Engine* engine_;
+    const detail::Definition* definition_;
+    std::string stream_;
+    detail::Box state_;
+    std::int64_t seq_ = 0;
+    detail::Box saved_;           // the state without the decisions, when there are some
+    std::int64_t saved_seq_ = 0;  // of the stream
+    Messages commands_;
+    std::vector<std::size_t> outcomes_;  // how many events came of each command
+    Messages events_;
+    Messages news_;
+};
+
+/// An actor's stream in memory: commands are decided one after the other, each on the state that the one before
+/// has left, and nothing is stored until it is saved. For forms, previews and scripts.
+///
+///     auto draft = app.draft<Cart>("cart-1");
+///     if (draft.decide(AddItem{"p1", 1000, 2}) && draft.decide(CheckOut{})) draft.save();
+///
+/// For one thread at a time. Refers to its App.
+template <class A>
+class Draft : public DraftBase {
+public:
+    Draft(detail::Engine& engine, const detail::Definition& definition, std::string_view stream, std::int64_t upto)
+        : DraftBase(engine, definition, stream, upto) {}
+    /// What the actor decides on a command, and the state with it. A command that breaks its rules, a refused one,
+    /// and one whose handler throws change nothing, but that a refusal is an event. Throws what the handler throws,
+    /// and NotRegistered for a command that the actor has no handler for.
+    template <class C>
+    Trial decide(const C& command);
+    /// The actor's State.
+    [[nodiscard]] const auto& state() const {
+        return *static_cast<const typename A::State*>(this->erased_state());
+    }
+};
+
 // ---- Several reactors in one transaction ------------------------------------------------
 
 struct UnitOptions {
@@ -3034,6 +3126,9 @@ public:
     template <class R>
     [[nodiscard]] Loaded<typename R::State> load(std::string_view stream,
                                                  std::int64_t upto = std::numeric_limits<std::int64_t>::max());
+    /// An actor's stream in memory, to decide commands without storing them: see Draft. As of the seq `upto`.
+    template <class A>
+    [[nodiscard]] Draft<A> draft(std::string_view stream, std::int64_t upto = std::numeric_limits<std::int64_t>::max());
     /// All messages of a stream in order; none when it does not exist.
     [[nodiscard]] SOURCED_API Messages history(std::string_view stream, const StreamRange& range = {});
     /// An actor bound to one stream, for consoles and scripts.
@@ -3177,7 +3272,7 @@ public:
         return app_->template load<A>(stream_, upto).state;
     }
     [[nodiscard]] std::int64_t seq() const { return app_->template load<A>(stream_).seq; }
-    [[nodiscard]] Messages history() const { return app_->history(stream_); }
+    [[nodiscard]] Messages history(const StreamRange& range = {}) const { return app_->history(stream_, range); }
 
 private:
     App* app_;
@@ -6862,9 +6957,40 @@ Result App::handle(std::string_view stream, const C& command, const HandleOption
         static_assert(message_kind<C>() == Kind::command, "App::handle() takes a command: this type is an event");
         return do_handle(find(typeid(A)).definition(), stream, Message(command), options);
     } else if constexpr (std::same_as<C, Message>) {
-        check(command);
+        check(command.to(stream));
         return do_handle(find(typeid(A)).definition(), stream, command, options);
     }
+}
+
+template <class A>
+template <class C>
+Trial Draft<A>::decide(const C& command) {
+    static_assert(is_message<C> || std::same_as<C, Message>,
+                  "Draft::decide() takes a command: this type has no SOURCED_COMMAND line");
+    if constexpr (std::same_as<C, Message>) {
+        return this->try_command(command);
+    } else if constexpr (is_message<C>) {
+        static_assert(message_kind<C>() == Kind::command, "Draft::decide() takes a command: this type is an event");
+        try {
+            return this->try_command(Message(command));
+        } catch (const Invalid& invalid) {
+            Trial trial;
+            for (const auto& problem : invalid.problems()) {
+                trial.problems_.push_back({"/payload" + problem.path, problem.text});
+            }
+            return trial;
+        }
+    }
+}
+
+template <class A>
+Draft<A> App::draft(std::string_view stream, std::int64_t upto) {
+    constexpr bool is_actor = [] {
+        if constexpr (requires { typename A::State; }) return std::is_base_of_v<Actor<typename A::State>, A>;
+        else return false;
+    }();
+    static_assert(is_actor, "App::draft() takes an actor");
+    if constexpr (is_actor) return Draft<A>(*engine_, find(typeid(A)).definition(), stream, upto);
 }
 
 template <class... R>
@@ -11471,17 +11597,12 @@ public:
     /// handled is, before the position `until`, and what another worker holds is waited for.
     template <class Attempt>
     std::invoke_result_t<const Attempt&> when_clear(std::int64_t until, const Attempt& attempt) {
-        const auto started = std::chrono::steady_clock::now();
-        Duration pause = std::chrono::microseconds(100);
-        for (;;) {
+        for (Patience patience;;) {
             try {
                 return attempt();
             } catch (const StandsOpen& open) {
-                if (drain(*open.member, open.stream, until)) continue;
-                if (std::chrono::steady_clock::now() - started >= options_.claim_time) throw busy(open);
+                make_way(open, patience, until);
             }
-            std::this_thread::sleep_for(pause);
-            pause = std::min<Duration>(pause * 2, std::chrono::milliseconds(10));
         }
     }
 
@@ -11506,24 +11627,115 @@ public:
         });
     }
 
+    // ---- decisions in memory
+
+    void load(DraftBase& draft, std::int64_t upto) {
+        const Member& member = member_of(*draft.definition_);
+        if (!draft.events_.empty() || !draft.commands_.empty()) {
+            throw Error("the draft of '" + draft.stream_ + "' has decisions that are not saved: save or discard them");
+        }
+        Remembered memory;
+        memory.stream = draft.stream_;
+        memory.state = draft.state_ ? draft.state_ : blank(member, draft.stream_);
+        memory.seq = draft.saved_seq_;
+        Messages news;
+        catch_up(member, memory, upto, nullptr, &news);
+        draft.state_ = std::move(memory.state);
+        draft.seq_ = draft.saved_seq_ = memory.seq;
+        draft.news_ = std::move(news);
+    }
+
+    Trial decide(DraftBase& draft, Message command) {
+        const Member& member = member_of(*draft.definition_);
+        Trial trial;
+        const Member::Route& route = command_route(member, command.type);
+        complete(command, draft.stream_);
+        if (registry_.find(command.type)) trial.problems_ = registry_.problems(command, options_.limits);
+        if (trial.valid()) {
+            Remembered memory;
+            memory.state = draft.state_;
+            Decided decided = (*route.command)(memory.state.get(), command);
+            apply(member, memory, command, decided, draft.seq_);
+            if (!draft.saved_) draft.saved_ = draft.state_;
+            draft.state_ = std::move(memory.state);
+            draft.seq_ += static_cast<std::int64_t>(decided.events.size());
+            draft.commands_.push_back(command);
+            draft.outcomes_.push_back(decided.events.size());
+            draft.events_.insert(draft.events_.end(), decided.events.begin(), decided.events.end());
+            trial.refusal_ = std::move(decided.refusal);
+            trial.events_ = std::move(decided.events);
+        }
+        trial.command_ = std::move(command);
+        return trial;
+    }
+
+    Messages save(DraftBase& draft, const HandleOptions& options) {
+        if (draft.commands_.empty()) return {};
+        Member& member = member_of(*draft.definition_);
+        Messages commands = draft.commands_;
+        Direct direct;
+        direct.group = member.id;
+        direct.stream = draft.stream_;
+        direct.decided_on = draft.saved_seq_;
+        direct.evolves = member.folds ? &member.evolves : &no_types_;
+        direct.commands = options.store_commands ? commands.size() : 0;
+        if (options.store_commands) direct.messages = commands;
+        direct.messages.insert(direct.messages.end(), draft.events_.begin(), draft.events_.end());
+        std::size_t next = direct.commands;
+        std::vector<Message*> order;  // each command before what came of it
+        for (std::size_t i = 0; i < commands.size(); ++i) {
+            order.push_back(options.store_commands ? &direct.messages[i] : &commands[i]);
+            for (std::size_t count = draft.outcomes_[i]; count > 0; --count) {
+                order.push_back(&direct.messages[next++]);
+                if (!options.store_commands) mark_outside(*order.back(), commands[i]);
+            }
+        }
+        if (member.definition->sync) {
+            direct.sync = [&](Transaction& transaction) {
+                sync_direct(*member.definition, direct, draft.state_.get(), order, transaction);
+            };
+        }
+        return when_clear(unbounded, [&] {
+            const DirectOutcome outcome = store_->commit_direct(direct);
+            if (outcome.result == DirectOutcome::Result::pending) throw StandsOpen(member, draft.stream_);
+            if (outcome.result == DirectOutcome::Result::conflict) {
+                throw Conflict("save the draft of '" + draft.stream_ + "': it was made on seq " +
+                               std::to_string(draft.saved_seq_) + ", and the stream has moved on");
+            }
+            for (std::size_t i = 0; i < direct.messages.size(); ++i) {
+                place(direct.messages[i], outcome.appended, static_cast<std::int64_t>(i));
+            }
+            forget_decisions(draft);
+            if (member.guesses) {  // the seqs and times that the state was told are not those
+                draft.state_ = Box();
+                draft.saved_seq_ = 0;
+                load(draft, unbounded);
+            } else if (!direct.messages.empty()) {
+                draft.seq_ = draft.saved_seq_ = outcome.appended.last_seq;
+            }
+            return std::move(direct.messages);
+        });
+    }
+
+    void discard(DraftBase& draft) {
+        if (draft.saved_) draft.state_ = std::move(draft.saved_);
+        draft.seq_ = draft.saved_seq_;
+        forget_decisions(draft);
+    }
+
     /// Decides on the remembered state without reading anything: the commit tells when the stream has moved on.
     Handling handle(const Definition& definition, std::string_view stream, Message command,
                     const HandleOptions& options) {
         Member& member = member_of(definition);
-        const Member::Route* route = member.route(command.type);
-        if (!route || !route->command) {
-            throw NotRegistered("'" + definition.name + "' has no handler for the command '" + command.type + "'");
-        }
+        const Member::Route& route = command_route(member, command.type);
         complete(command, stream);
         Direct direct;
         direct.group = member.id;
-        direct.has_command = options.store_commands;
         direct.stream = stream;
         direct.evolves = member.folds ? &member.evolves : &no_types_;
-        const std::size_t stored = options.store_commands ? 1 : 0;  // of the messages, before the events
+        const std::size_t stored = direct.commands = options.store_commands ? 1 : 0;
         if (options.store_commands) direct.messages.push_back(std::move(command));
-        const auto started = std::chrono::steady_clock::now();
-        Duration pause = std::chrono::microseconds(100);
+        Patience patience;
         for (bool looked = false, asked_twice = false;;) {
             direct.messages.resize(stored);
             const Message& asked = options.store_commands ? direct.messages.front() : command;
@@ -11545,7 +11757,7 @@ public:
             Box before;
             bool intact = true;
             try {
-                decided = (*route->command)(memory->state.get(), asked);
+                decided = (*route.command)(memory->state.get(), asked);
                 if (member.guesses) before = memory->state;
                 intact = false;
                 apply(member, *memory, asked, decided, memory->seq + static_cast<std::int64_t>(stored));
@@ -11563,15 +11775,10 @@ public:
             std::move(decided.events.begin(), decided.events.end(), std::back_inserter(direct.messages));
             if (definition.sync) {
                 direct.sync = [&](Transaction& transaction) {
-                    std::int64_t seq = last_seq(transaction, direct.stream);
-                    seq -= static_cast<std::int64_t>(direct.messages.size());
-                    std::vector<Synced> batch;
-                    if (!options.store_commands) batch.push_back({&command, false});
-                    for (auto& message : direct.messages) {
-                        message.seq = ++seq;
-                        batch.push_back({&message, false});
-                    }
-                    definition.sync(memory->state.get(), direct.stream, batch, false, transaction);
+                    std::vector<Message*> order;
+                    if (!options.store_commands) order.push_back(&command);
+                    for (auto& message : direct.messages) order.push_back(&message);
+                    sync_direct(definition, direct, memory->state.get(), order, transaction);
                 };
             }
             const DirectOutcome outcome = store_->commit_direct(direct);
@@ -11591,12 +11798,7 @@ public:
                 return result;
             }
             looked = true;
-            if (outcome.result == DirectOutcome::Result::conflict || drain(member, stream)) continue;
-            if (std::chrono::steady_clock::now() - started >= options_.claim_time) {
-                throw busy(StandsOpen(member, stream));
-            }
-            std::this_thread::sleep_for(pause);
-            pause = std::min<Duration>(pause * 2, std::chrono::milliseconds(10));
+            if (outcome.result == DirectOutcome::Result::pending) make_way({member, stream}, patience);
         }
     }
 
@@ -11785,6 +11987,46 @@ private:
         Member* member;
         std::string stream;
     };
+
+    /// How long somebody has waited already.
+    struct Patience {
+        std::chrono::steady_clock::time_point started = std::chrono::steady_clock::now();
+        Duration pause = std::chrono::microseconds(100);
+    };
+
+    /// Has what stands open before a position handled, here or by who holds it. Throws Error when that takes too long.
+    void make_way(const StandsOpen& open, Patience& patience, std::int64_t until = unbounded) {
+        if (drain(*open.member, open.stream, until)) return;
+        if (std::chrono::steady_clock::now() - patience.started >= options_.claim_time) {
+            throw Error(open.stream + " is busy: another worker of '" + open.member->definition->name +
+                        "' has held it for longer than the claim time, or a message in it waits for its retry");
+        }
+        std::this_thread::sleep_for(patience.pause);
+        patience.pause = std::min<Duration>(patience.pause * 2, std::chrono::milliseconds(10));
+    }
+
+    [[nodiscard]] static const Member::Route& command_route(const Member& member, const std::string& type) {
+        const Member::Route* route = member.route(type);
+        if (route && route->command) return *route;
+        throw NotRegistered("'" + member.definition->name + "' has no handler for the command '" + type + "'");
+    }
+
+    static void forget_decisions(DraftBase& draft) {
+        draft.saved_ = Box();
+        draft.commands_.clear();
+        draft.outcomes_.clear();
+        draft.events_.clear();
+    }
+
+    /// The sync of an actor whose messages have just been appended.
+    static void sync_direct(const Definition& definition, Direct& direct, const void* state,
+                            const std::vector<Message*>& order, Transaction& transaction) {
+        std::int64_t seq = last_seq(transaction, direct.stream) - static_cast<std::int64_t>(direct.messages.size());
+        for (auto& message : direct.messages) message.seq = ++seq;
+        std::vector<Synced> batch;
+        for (const auto* message : order) batch.push_back({message, false});
+        definition.sync(state, direct.stream, batch, false, transaction);
+    }
 
     /// A unit on its way: what is to be handled yet, and what was made of it so far.
     struct Together {
@@ -12139,7 +12381,8 @@ private:
     }
 
     /// Brings a state up to the end of its stream, or to `upto`.
-    void catch_up(const Member& member, Remembered& memory, std::int64_t upto, UnitTransaction* unit = nullptr) {
+    void catch_up(const Member& member, Remembered& memory, std::int64_t upto, UnitTransaction* unit = nullptr,
+                  Messages* seen = nullptr) {
         Router route(member);
         const auto foreign = foreign_.load();
         StreamRange range;
@@ -12150,6 +12393,7 @@ private:
             const auto* found = route(message.type);
             if (found && found->evolve) member.evolve(*found, memory.state.get(), message);
             memory.seq = message.seq;
+            if (seen) seen->push_back(message);
             return true;
         });
         memory.foreign = foreign;
@@ -12800,11 +13044,6 @@ private:
     }
 
     // ---- several reactors at once
-
-    static Error busy(const StandsOpen& open) {
-        return Error(open.stream + " is busy: another worker of '" + open.member->definition->name +
-                     "' has held it for longer than the claim time, or a message in it waits for its retry");
-    }
 
     void run_together(Together& together, UnitTransaction& unit) {
         const auto head = unit.row("select max(position) from sourced_messages");
@@ -13978,6 +14217,19 @@ Result App::do_handle(const detail::Definition& definition, std::string_view str
     return result;
 }
 void App::check(const Message& message) const { engine_->check(message); }
+
+DraftBase::DraftBase(detail::Engine& engine, const detail::Definition& definition, std::string_view stream,
+                     std::int64_t upto)
+    : engine_(&engine), definition_(&definition), stream_(stream) {
+    engine_->load(*this, upto);
+}
+const Messages& DraftBase::catch_up(std::int64_t upto) {
+    engine_->load(*this, upto);
+    return news_;
+}
+Trial DraftBase::try_command(Message command) { return engine_->decide(*this, std::move(command)); }
+Messages DraftBase::save(const HandleOptions& options) { return engine_->save(*this, options); }
+void DraftBase::discard() { engine_->discard(*this); }
 
 Unit App::do_unit(std::vector<const Reactor*> reactors, const UnitOptions& options) {
     for (std::size_t i = 0; i < reactors.size(); ++i) {

@@ -1471,17 +1471,17 @@ public:
         if (direct.sync) run_sync_apart(effects, direct.sync);
         else effects();
         if (appended.repeated || direct.messages.empty()) return {DirectOutcome::Result::done, appended};
-        const std::int64_t handled = direct.has_command ? 1 : 0;
+        const auto handled = static_cast<std::int64_t>(direct.commands);
         bool reacts = false;
-        for (auto i = static_cast<std::size_t>(handled); i < direct.messages.size(); ++i) {
+        for (std::size_t i = direct.commands; i < direct.messages.size(); ++i) {
             reacts |= group.since.contains(type_id(direct.messages[i].type, direct.messages[i].kind));
         }
         if (reacts && handled == 0) return {DirectOutcome::Result::done, appended};
         head = find_head(direct.stream);
         Offset* offset = &make_offset({group.id, head->id}, appended.first_position - 1);
-        offset->acked = offset->highest = offset->known = appended.first_position;
+        offset->acked = offset->highest = offset->known = appended.first_position + handled - 1;
         if (!reacts) offset->acked = offset->highest = offset->known = appended.last_position;
-        offset->clean_seq = reacts ? appended.first_seq : appended.last_seq;
+        offset->clean_seq = reacts ? appended.first_seq + handled - 1 : appended.last_seq;
         offset->trouble |= offset->attempts != 0;
         offset->attempts = 0;
         offset->attempted.reset();

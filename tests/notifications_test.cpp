@@ -51,10 +51,8 @@ template <class T>
 class Seen {
 public:
     void add(T value) {
-        {
-            const std::lock_guard lock(mutex_);
-            values_.push_back(std::move(value));
-        }
+        const std::lock_guard lock(mutex_);  // kept: who waits may be the last to need this
+        values_.push_back(std::move(value));
         changed_.notify_all();
     }
     /// The first `count`; fewer when they did not come within a minute.

@@ -11230,11 +11230,19 @@ public:
         if (!callback) return;
         thread_ = std::thread([feed = feed_, callback = std::move(callback)] { feed->run(callback); });
     }
+    std::optional<T> next(std::optional<Duration> timeout) {
+        if (forked()) {
+            throw Error("next: this belongs to process " + std::to_string(pid_) + " and cannot be used after a fork");
+        }
+        return feed_->next(timeout);
+    }
     void stop() noexcept {
+        if (forked()) return;
         feed_->stop();
         listeners_->remove(channel_, feed_.get());
     }
-    [[nodiscard]] F& feed() noexcept { return *feed_; }
+    [[nodiscard]] bool stopped() const noexcept { return forked() || feed_->stopped(); }
+    [[nodiscard]] const F& feed() const noexcept { return *feed_; }
     /// In a child process neither the thread nor whoever holds the locks exists: nothing may be touched.
     [[nodiscard]] bool forked() const noexcept { return ::getpid() != pid_; }
 
@@ -11938,6 +11946,7 @@ public:
 
     std::size_t publish(std::string_view channel, std::string_view text, const Message* message) {
         if (!subscribers_->any()) return 0;
+        check_process();
         Notice notice{std::string(channel), std::string(text), {}, 0};
         if (message) notice.message = *message;
         return subscribers_->each(notice.channel, [&](ChannelFeed& feed) { feed.put(notice); });
@@ -11945,6 +11954,7 @@ public:
 
     std::unique_ptr<Listening<Notice>> subscribe(std::string_view channel, std::function<void(const Notice&)> callback,
                                                  const SubscribeOptions& options) {
+        check_process();
         if (channel.empty()) throw Invalid("subscribe: the channel has no name");
         if (options.limit == 0) {
             throw Invalid("subscribe to '" + std::string(channel) + "': limit is 0, expected at least 1");
@@ -11961,6 +11971,7 @@ public:
 
     std::unique_ptr<Listening<Message>> follow(const FollowOptions& options,
                                                std::function<void(const Message&)> callback) {
+        check_process();
         std::int64_t from = 1;
         switch (options.from.from) {
             case Start::From::beginning: break;
@@ -13991,15 +14002,15 @@ Subscription& Subscription::operator=(Subscription&& other) noexcept {
 }
 Subscription::~Subscription() { detail::leave(listening_); }
 std::optional<Notice> Subscription::next() {
-    return listening_ ? listening_->feed().next(std::nullopt) : std::nullopt;
+    return listening_ ? listening_->next(std::nullopt) : std::nullopt;
 }
 std::optional<Notice> Subscription::next(Duration timeout) {
-    return listening_ ? listening_->feed().next(timeout) : std::nullopt;
+    return listening_ ? listening_->next(timeout) : std::nullopt;
 }
 void Subscription::stop() noexcept {
     if (listening_) listening_->stop();
 }
-bool Subscription::stopped() const noexcept { return !listening_ || listening_->feed().stopped(); }
+bool Subscription::stopped() const noexcept { return !listening_ || listening_->stopped(); }
 
 Follower::Follower() noexcept = default;
 Follower::Follower(std::unique_ptr<detail::Listening<Message>> listening) noexcept : listening_(std::move(listening)) {}
@@ -14012,16 +14023,16 @@ Follower& Follower::operator=(Follower&& other) noexcept {
 }
 Follower::~Follower() { detail::leave(listening_); }
 std::optional<Message> Follower::next() {
-    return listening_ ? listening_->feed().next(std::nullopt) : std::nullopt;
+    return listening_ ? listening_->next(std::nullopt) : std::nullopt;
 }
 std::optional<Message> Follower::next(Duration timeout) {
-    return listening_ ? listening_->feed().next(timeout) : std::nullopt;
+    return listening_ ? listening_->next(timeout) : std::nullopt;
 }
 void Follower::stop() noexcept {
     if (listening_) listening_->stop();
 }
-bool Follower::stopped() const noexcept { return !listening_ || listening_->feed().stopped(); }
-std::int64_t Follower::position() const noexcept { return listening_ ? listening_->feed().position() : 0; }
+bool Follower::stopped() const noexcept { return !listening_ || listening_->stopped(); }
+std::int64_t Follower::position() const noexcept { return listening_ && !listening_->forked() ? listening_->feed().position() : 0; }
 
 App::App(Options options) : engine_(std::make_unique<detail::Engine>(std::move(options))) {}
 

@@ -627,6 +627,38 @@ TEST_CASE("following: stop wakes who waits; it ends with its App and may outlive
     CHECK(waiting.position() == 1);
 }
 
+TEST_CASE("notifications: a child process leaves alone what its parent listens to") {
+    const support::TemporaryDirectory directory;
+    auto app = std::make_unique<App>(sourced::Options{.path = directory.file()});
+    auto pulled = std::make_unique<Subscription>(app->subscribe("carts"));
+    auto called = std::make_unique<Subscription>(app->subscribe("carts", [](const Notice&) {}));
+    auto follower = std::make_unique<Follower>(app->follow({}, [](const Message&) {}));
+    const std::string parent = std::to_string(::getpid());
+    const ::pid_t child = ::fork();
+    REQUIRE(child >= 0);
+    if (child == 0) {
+        const std::string suffix = " process " + parent + " and cannot be used after a fork";
+        const std::string app_refuses = "this App belongs to" + suffix;
+        bool right = text_of([&] { app->publish("carts", "a"); }) == app_refuses;
+        right &= text_of([&] { (void)app->subscribe("carts"); }) == app_refuses;
+        right &= text_of([&] { (void)app->follow(); }) == app_refuses;
+        right &= text_of([&] { (void)pulled->next(); }) == "next: this belongs to" + suffix;
+        right &= pulled->stopped() && follower->position() == 0;
+        pulled->stop();
+        pulled.reset();
+        called.reset();
+        follower.reset();
+        app.reset();
+        ::_exit(right ? 0 : 1);
+    }
+    int status = 0;
+    ::waitpid(child, &status, 0);
+    CHECK(WIFEXITED(status));
+    CHECK(WEXITSTATUS(status) == 0);
+    CHECK(app->publish("carts", "b") == 2);
+    CHECK(pulled->next()->text == "b");
+}
+
 // ---- What an App is told -------------------------------------------------------------------------
 
 TEST_CASE("T2: an App needs to be told nothing: in memory, two workers, with channels") {

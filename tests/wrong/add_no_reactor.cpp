@@ -1,4 +1,5 @@
 // expect: App::add() takes an actor, a projector, a handler or a reactor
+// F4
 #include <sourced.hpp>
 
 struct Add {

@@ -1,4 +1,5 @@
 // expect: reaction(): the type of the handler's event has no SOURCED_EVENT line
+// C9
 #include <sourced.hpp>
 
 struct Add {

@@ -3208,8 +3208,9 @@ public:
     /// what the old one has not handled yet is left for the workers, so that no effect is lost or repeated. For
     /// projectors whose on_install creates tables under the names that Reader::table gives; a Projection is one.
     ///
-    /// Throws Invalid for what cannot be rebuilt, NotRegistered for what was not added, Error when a message cannot be
-    /// handled or another process rebuilds the same group. Then, and when the process dies, the old one goes on being
+    /// Throws Invalid for what cannot be rebuilt, NotRegistered for what was not added, Error when another process
+    /// rebuilds the same group or a message cannot be handled, no retries asked; what the old one has skipped may fail
+    /// again and is skipped again. Then, and when the process dies, the old one goes on being
     /// served; the next rebuild starts over. A stopped group stays stopped.
     SOURCED_API Rebuilt rebuild(std::string_view group, const RebuildOptions& options = {});
     /// Tries a stream again that is parked or waits for its retry. See Store::retry_stream, also for the next two.
@@ -11484,6 +11485,10 @@ public:
         auto member = make_member(definition, begun.group);
         member->rebuilding = std::make_unique<Rebuilding>(std::move(begun), options_.cached_states);
         member->rebuilding->tables = std::move(tables);
+        member->errors = [skipped = skipped_by(name)](const Fault& fault) {
+            if (skipped.contains(fault.message.position)) return Resolution::skip("skipped before it was built anew");
+            return Resolution::stop();
+        };
         try {
             return build(*member, options);
         } catch (const NotRegistered&) {
@@ -12228,8 +12233,19 @@ private:
         return rebuilt;
     }
 
+    /// Positions that the served generation was made to pass over.
+    std::unordered_set<std::int64_t> skipped_by(std::string_view group) {
+        std::unordered_set<std::int64_t> positions;
+        std::int64_t last = 0;
+        for (auto page = store_->skipped(group); !page.empty(); page = store_->skipped(group, last)) {
+            for (const auto& each : page) positions.insert(each.position);
+            last = page.back().number;
+        }
+        return positions;
+    }
+
     static void stop_at(const Member& member, const std::optional<Failure>& failure, const Claim& claim) {
-        if (!failure) return;
+        if (!failure || failure->resolution.verb == Resolution::Verb::skip) return;
         throw Error("rebuild '" + member.definition->name + "': '" + claim.stream_name + "' failed at position " +
                     std::to_string(failure->position) + ": " + failure->text);
     }

@@ -1262,6 +1262,8 @@ public:
         serve_unknown_.run(served, id);
         serve_new_.run(served, id);
         serve_group_.run(served, id);
+        handled_now_.run(served, id);
+        serve_skipped_.run(served, id);
         delete_generation(id);
         serve_number_.run(served, generation.number);
         forget_groups();
@@ -2123,6 +2125,7 @@ private:
     }
     void delete_generation(std::int64_t id) {
         delete_offsets_.run(id);
+        delete_skipped_.run(id);
         delete_tables_.run(id);
         delete_group_.run(id);
     }
@@ -2903,6 +2906,12 @@ private:
     Statement insert_table_{bank_, "INSERT INTO sourced_generations VALUES(?, ?, ?)"};
     Statement tables_of_{bank_, "SELECT name FROM sourced_generations WHERE grp = ? ORDER BY place DESC"};
     Statement delete_tables_{bank_, "DELETE FROM sourced_generations WHERE grp = ?"};
+    // What the new one has handled is skipped no more; what it has skipped is.
+    Statement handled_now_{bank_,
+                           "DELETE FROM sourced_skipped WHERE grp = ?1 AND position <= (SELECT n.acked "
+                           "FROM sourced_offsets n WHERE n.grp = ?2 AND n.stream = sourced_skipped.stream)"};
+    Statement serve_skipped_{bank_, "UPDATE sourced_skipped SET grp = ?1 WHERE grp = ?2"};
+    Statement delete_skipped_{bank_, "DELETE FROM sourced_skipped WHERE grp = ?"};
     Statement delete_offsets_{bank_, "DELETE FROM sourced_offsets WHERE grp = ?"};
     Statement delete_group_{bank_, "DELETE FROM sourced_groups WHERE id = ?"};
     Statement next_pass_{

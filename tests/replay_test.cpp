@@ -777,6 +777,38 @@ TEST_CASE("Rebuild: a message that cannot be handled ends it, and the old one go
     CHECK(problems_of(directory.file()) == "");
 }
 
+TEST_CASE("Rebuild: what the old one has skipped is skipped again, unless new code can handle it") {
+    const Directory directory;
+    Shop shop({.path = directory.file(), .errors = Retries{.times = 0}}, 1);
+    shop.diary.before = [](const Message& message) {
+        if (message.as<Added>().amount < 0) throw std::runtime_error("less than nothing");
+    };
+    shop.app.store().append("s1", {Added{1}, Added{-1}, Added{2}, Added{-2}});
+    for (int i = 0; i < 2; ++i) {
+        shop.app.run_until_idle();
+        shop.app.skip_message("own_rows", "s1");
+        shop.app.start_group("own_rows");
+    }
+    CHECK(shop.app.store().skipped("own_rows").size() == 2);
+    CHECK(sum_in(shop.app, "own_rows", "s1") == 3);
+    CHECK(shop.app.rebuild("own_rows").generation == 2);
+    CHECK(sum_in(shop.app, "own_rows", "s1") == 3);
+    auto skipped = shop.app.store().skipped("own_rows");
+    REQUIRE(skipped.size() == 2);
+    CHECK(skipped[0].position == 2);
+    CHECK(skipped[1].position == 4);
+    CHECK(skipped[0].reason == "skipped before it was built anew");
+    shop.diary.before = [](const Message& message) {
+        if (message.as<Added>().amount == -2) throw std::runtime_error("much less than nothing");
+    };
+    shop.app.rebuild("own_rows");
+    CHECK(sum_in(shop.app, "own_rows", "s1") == 2);
+    skipped = shop.app.store().skipped("own_rows");
+    REQUIRE(skipped.size() == 1);
+    CHECK(skipped[0].position == 4);
+    CHECK(problems_of(directory.file()) == "");
+}
+
 struct NoInstall : Projector<int> {
     NoInstall() : Projector("no_install") {
         event([](int&, const Added&) {});

@@ -161,6 +161,16 @@ CREATE TABLE sourced_recurring(
 CREATE TABLE sourced_generations(
     grp INTEGER NOT NULL, place INTEGER NOT NULL, name TEXT NOT NULL, PRIMARY KEY(grp, place)) STRICT, WITHOUT ROWID;
 
+-- Only what is served.
+DROP VIEW sourced_lag;
+CREATE VIEW sourced_lag AS
+    SELECT g.name AS "group", g.status, s.name AS stream, o.acked, o.known, o.pending,
+           CASE o.state WHEN 0 THEN 'idle' WHEN 1 THEN 'ready' WHEN 2 THEN 'claimed' WHEN 3 THEN 'waiting'
+                        ELSE 'parked' END AS state,
+           o.attempts, o.error_type, o.error_text
+    FROM sourced_offsets o JOIN sourced_groups g ON g.id = o.grp JOIN sourced_streams s ON s.id = o.stream
+    WHERE g.active = 1;
+
 -- The last reset of a group: what stands behind `acked` came again, in one stream or in all (null).
 CREATE TABLE sourced_resets(
     grp INTEGER PRIMARY KEY, at INTEGER NOT NULL, reason TEXT NOT NULL, acked INTEGER NOT NULL, stream INTEGER) STRICT;

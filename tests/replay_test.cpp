@@ -630,6 +630,10 @@ TEST_CASE("Rebuild: the old one is read and kept up to date until the new one ta
         }
         CHECK(sum_in(shop.app, "own_rows", "s1") == 20);
         beside |= !tables_like(shop.app, "own_rows_generation_2").empty();
+        shop.app.store().read([&](Reader& db) {  // people with a SQL shell see what is served
+            const auto lag = db.row("select count(*) from sourced_lag where \"group\" = 'own_rows'");
+            CHECK(lag->integer(0) == 5);
+        });
         const auto seen = shop.app.stats().group("own_rows").rebuild;
         REQUIRE(seen);
         CHECK(seen->total == 42);
@@ -708,7 +712,9 @@ TEST_CASE("J4: the reactions of a projector happen once, whether it is reset or 
 struct WithLate : Projection<std::int64_t> {
     explicit WithLate(bool late) : Projection("with_late") {
         event([](std::int64_t& sum, const Added& added) { sum += added.amount; });
-        if (late) event([](std::int64_t& sum, const Late& event) { sum += 100 * event.amount; });
+        if (!late) return;
+        event([](std::int64_t& sum, const Late& event) { sum += 100 * event.amount; });
+        reaction([](const Late&) { return dispatch(Note{1}).to("notes"); });
     }
 };
 
@@ -731,6 +737,7 @@ TEST_CASE("Rebuild: a type that was added later gets its history") {
     CHECK(with_late.get(app.store(), "s1") == 302);
     CHECK(with_late.get(app.store(), "only-late") == 300);
     CHECK(app.run_until_idle() == 0);
+    CHECK(app.history("notes").size() == 1);  // for the one that came live
     CHECK(problems_of(directory.file()) == "");
 }
 

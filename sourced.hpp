@@ -3048,6 +3048,11 @@ public:
     /// is not stored again. Throws Invalid for a blank stream, for a payload that its registered type
     /// does not allow, and for an id that stands for another message; StoreError when the file cannot be written.
     Message dispatch(std::string_view stream, Message message) { return do_dispatch(stream, std::move(message)); }
+    /// The same to the stream that the message names itself.
+    Message dispatch(Message message) {
+        const std::string stream = message.stream;
+        return do_dispatch(stream, std::move(message));
+    }
     /// Several messages in one transaction, each to the stream it names (Message::to).
     SOURCED_API Messages dispatch(Messages messages);
 

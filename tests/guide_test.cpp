@@ -8,6 +8,7 @@
 #include <fstream>
 #include <sstream>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "support.hpp"
@@ -33,28 +34,42 @@ Lines lines_of(const std::string& text) {
     return lines;
 }
 
-/// A block between ``` lines, and the line of text before it, which says where it comes from.
+/// A block between ``` lines, and the file that it stands in.
 struct Listing {
     std::string language;
-    std::string source;  ///< what stands between the first `backticks` of the line before
+    std::string source;  ///< the last file that the paragraph before names in `backticks`
     Lines lines;
 };
 
+std::string last_file_of(const std::string& paragraph) {
+    std::string file;
+    for (auto at = paragraph.find('`'); at != std::string::npos; at = paragraph.find('`', at + 1)) {
+        const auto end = paragraph.find('`', at + 1);
+        if (end == std::string::npos) break;
+        const auto word = paragraph.substr(at + 1, end - at - 1);
+        if (word.ends_with(".cpp") || word.ends_with(".hpp")) file = word;
+        at = end;
+    }
+    return file;
+}
+
 std::vector<Listing> listings(const std::string& markdown) {
     std::vector<Listing> found;
-    std::string before;
+    std::string paragraph;
+    bool fresh = true;
     bool inside = false;
     for (const auto& line : lines_of(markdown)) {
         if (line.rfind("```", 0) == 0) {
             inside = !inside;
-            if (!inside) continue;
-            const auto begin = before.find('`');
-            const auto end = before.find('`', begin + 1);
-            found.push_back({line.substr(3), end == std::string::npos ? "" : before.substr(begin + 1, end - begin - 1), {}});
+            if (inside) found.push_back({line.substr(3), last_file_of(paragraph), {}});
+            fresh = true;
         } else if (inside) {
             found.back().lines.push_back(line);
-        } else if (!line.empty()) {
-            before = line;
+        } else if (line.empty()) {
+            fresh = true;
+        } else {
+            if (std::exchange(fresh, false)) paragraph.clear();
+            paragraph += line + ' ';
         }
     }
     return found;

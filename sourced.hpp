@@ -3396,10 +3396,18 @@ SOURCED_API bool update_markdown(const std::string& path, const Topology& topolo
 
 namespace sourced::testing {
 
-/// Whether what happened is what was expected; if not, its text says what happened instead.
+// ---- Verdicts -----------------------------------------------------------------------
+
+/// Whether what happened is what was expected; if not, its text says what happened instead. For any test framework:
 ///
-///     expected shop.bought {"pieces":4}
-///     but got  shop.bought {"pieces":3}
+///     CHECK(given<Cart>().when(AddItem{"p1", 1000, 2}).then(ItemAdded{"p1", 1000, 2}));     // doctest, Catch2
+///     EXPECT_TRUE(verdict) << verdict;                                                     // GoogleTest
+///     if (!verdict) std::cerr << verdict << '\n';                                          // none
+///
+/// A text, for example:
+///
+///     expected cart.item_added {"product_id":"p1","price":1000,"quantity":2}
+///     but got  refusal "cart is not open"
 class [[nodiscard]] Verdict {
 public:
     Verdict(bool right, std::string text) : right_(right), text_(std::move(text)) {}
@@ -3412,6 +3420,8 @@ private:
     bool right_;
     std::string text_;
 };
+
+// ---- One reactor --------------------------------------------------------------------
 
 template <class State>
 class StepOf;
@@ -3485,13 +3495,14 @@ class Step {
 public:
     /// The events that an actor decided, with stream and seq as if they had been stored.
     [[nodiscard]] const Messages& events() const noexcept { return events_; }
-    /// All that is to be done, as the runtime is told: decisions and what is sent at once as AppendNext, what is sent
-    /// later as Schedule, counted from where a Clock begins, then the syncs.
+    /// All that is to be done. What a reactor of your own returned, as it is; of others: decisions and what is sent at
+    /// once as AppendNext, what is sent later as Schedule (a delay counts from where a Clock begins), the sync last.
     [[nodiscard]] const Actions& actions() const noexcept { return actions_; }
     /// The seq of the stream's last message.
     [[nodiscard]] std::int64_t seq() const noexcept { return past_.seq; }
     [[nodiscard]] const std::string& stream() const noexcept { return past_.stream; }
-    /// In memory, with the tables of `on_install`: where run_syncs() writes.
+    /// In memory, with the tables of `on_install`: where run_syncs() writes. Copies of a step share it. Throws Error
+    /// when there is none, since nothing was run and the reactor has no tables.
     [[nodiscard]] SOURCED_API Store& store() const;
 
 protected:
@@ -3633,7 +3644,8 @@ public:
         return std::move(and_given(past...));
     }
 
-    /// Lets the reactor handle commands and events of its stream, several as one batch.
+    /// Lets the reactor handle commands and events of its stream, several as one batch. Throws Error for a message
+    /// that names another stream, and for messages of different keys.
     template <class... M>
     [[nodiscard]] StepOf<State> when(const M&... messages) const;
     /// The state that the past has led to. A state-stored projector loads it first, from empty tables.
@@ -3656,7 +3668,7 @@ private:
 ///               .when(AddItem{"p2", 500, 1})
 ///               .then(sourced::refuse("cart is not open")));
 ///
-/// The state of a keyed projector is that of the key of the last message; the past of other keys is passed over.
+/// The state of a keyed projector is that of one key, the last that is told; the past of others is passed over.
 template <class R, class... M>
 [[nodiscard]] Given<R> given(const M&... past);
 /// The same for a reactor whose constructor wants arguments: `given(CartListings(table), ItemAdded{...})`. It has to
@@ -3664,6 +3676,8 @@ template <class R, class... M>
 template <class R, class... M>
     requires std::derived_from<R, Reactor>
 [[nodiscard]] Given<R> given(const R& reactor, const M&... past);
+
+// ---- Time ---------------------------------------------------------------------------
 
 /// A clock that is set by hand. Copies show the same time.
 ///
@@ -3752,6 +3766,8 @@ public:
 private:
     detail::Rehearsing rehearsing_;
 };
+
+// ---- Several reactors ---------------------------------------------------------------
 
 /// One message of a trail: in which stream, and who made it.
 class Line {
@@ -15060,13 +15076,17 @@ Expected::Expected(const std::type_info& type, std::string_view text) : what_(ex
 
 Step::Step(const detail::Setting& setting, Messages messages) : reactor_(setting.reactor), replay_(setting.replay) {
     const auto& definition = reactor_->definition();
-    past_ = detail::past_of(setting, messages.empty() ? nullptr : &messages.front());
+    past_ = detail::past_of(setting, messages.empty() ? nullptr : &messages.back());
     std::int64_t seq = past_.seq;
     for (auto& message : messages) {
         if (message.stream.empty()) message.stream = past_.stream;
         if (message.stream != past_.stream) {
             throw Error("when: '" + message.type + "' is for the stream '" + message.stream +
                         "', and the test is of '" + past_.stream + '\'');
+        }
+        if (definition.key && definition.keys.contains(message.type) && definition.key(message) != past_.id) {
+            throw Error("when: '" + message.type + "' is for the key '" + definition.key(message) +
+                        "', and the test is of '" + past_.id + '\'');
         }
         message.seq = ++seq;
     }
@@ -15510,8 +15530,8 @@ Verdict Stage::judge(const std::vector<Line>& expected, bool whole) const {
         const auto wait = waiting.due_at - members_->clock.now();
         text += "\n  waits for " + std::to_string(wait.count()) + " us: " + text_of(waiting.message, {});
     }
-    const std::string what = right ? "a reactor was stopped:" : "the trail is not as expected (- missing, + unexpected):";
-    return {false, what + text};
+    return {false, right ? "a reactor was stopped:" + text
+                         : "the trail is not as expected (- missing, + unexpected):" + text};
 }
 
 Verdict Stage::then_stopped(std::string_view reactor, std::string_view text) const {

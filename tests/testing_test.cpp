@@ -443,6 +443,9 @@ TEST_CASE("run_syncs: there is no store before it where a reactor has no tables"
 
 TEST_CASE("given: a keyed read model is that of the last message's key") {
     CHECK(given<ByPieces>(Bought{1}, Bought{2}, Bought{2}).then_state(Counted{2}));
+    CHECK(given<ByPieces>(Bought{1}, Bought{2}).when(Bought{1}, Bought{1}).then_state(Counted{3}));
+    CHECK_THROWS_WITH_AS((void)given<ByPieces>().when(Bought{1}, Bought{2}),
+                         "when: 'shop.bought' is for the key '1', and the test is of '2'", sourced::Error);
     const auto step = given<ByPieces>(Bought{1}, Bought{2}).when(Bought{1});
     CHECK(step.then_state(Counted{2}));
     CHECK(step.run_syncs().then([](const auto& run) {

@@ -1073,6 +1073,8 @@ struct Definition {
     std::function<void(Transaction&)> on_reset;           // optional
     std::function<void(std::string_view stream, Transaction&)> on_stream_reset;  // optional
     std::function<void(Transaction&)> on_install;         // optional: creates the reactor's own tables when it is added
+    std::function<void()> on_start;                        // optional
+    std::function<void(std::string_view reason)> on_stop;  // optional
 
     // ---- role reactor: what is to come of a batch; `reactions` are its types
     std::function<Results(const Batch&)> serve;
@@ -1138,6 +1140,15 @@ public:
 protected:
     friend struct detail::Access;
     Reactor() = default;
+
+    /// Called with `()` when its group was started, by the process that did it, after the commit.
+    template <class F>
+    void on_start(F handler);
+    /// Called with `(std::string_view reason)` when its group was stopped, by hand or over an error, by the process that
+    /// did it, after the commit. What either of them throws is logged.
+    template <class F>
+    void on_stop(F handler);
+
     detail::Definition definition_;
 };
 
@@ -2266,6 +2277,12 @@ struct Skipped {
     std::string reason;
 };
 
+/// Whether a group has come as far as somebody waits for.
+struct Standing {
+    bool reached = false;  ///< nothing is open up to there
+    std::string stalled;   ///< why it does not get there by itself; empty: it does
+};
+
 /// How far one group is.
 struct GroupInfo {
     std::int64_t id = 0;
@@ -2297,12 +2314,22 @@ struct GroupInfo {
     std::int64_t parked = 0;      ///< streams that are parked
 };
 
+/// A handler that has been running for long.
+struct SlowHandler {
+    std::string group;
+    std::string stream;
+    std::string thread;      ///< "worker 0", "foreground"
+    Duration running{};
+    bool given_up = false;   ///< its claim was taken back: what it does is dropped
+};
+
 /// The whole file in numbers.
 struct Stats {
     std::int64_t messages = 0;  ///< the last position
     std::int64_t streams = 0;
     std::int64_t scheduled = 0;
     std::vector<GroupInfo> groups;
+    std::vector<SlowHandler> slow{};  ///< of this process, only in App::stats()
 
     /// The group of this name. Throws NotRegistered.
     [[nodiscard]] SOURCED_API const GroupInfo& group(std::string_view name) const;
@@ -2467,6 +2494,12 @@ public:
     /// Takes it out of the file with its tables; nothing happens when it is not there.
     virtual void drop_generation(const Generation& generation) = 0;
 
+    /// Whether the group has handled everything up to `position`, in one stream when given. Cheap, unlike stats().
+    [[nodiscard]] virtual Standing standing(std::string_view group, std::int64_t position,
+                                            std::string_view stream = {}) = 0;
+    /// Takes claims of this process back, as if it had died over the first of them. Those that are over already are
+    /// left alone. Gives how many were taken back.
+    virtual std::size_t revoke(const std::vector<Claim>& claims) = 0;
     /// True when nothing that the group handles is open, or the group is stopped. What is parked is not open. Cheap,
     /// unlike stats().
     [[nodiscard]] virtual bool settled(std::int64_t group) = 0;
@@ -2592,6 +2625,10 @@ struct Options {
     ErrorStrategy errors{};                     ///< what becomes of a message that cannot be handled
     Duration claim_time = std::chrono::seconds(10);  ///< silence after which a process counts as dead
     int deaths = 10;                            ///< times a message may take its process down before `errors` ends it
+    Duration slow_after = std::chrono::seconds(30);  ///< a handler that runs longer is logged, once, and shown by stats()
+    /// A handler that runs longer, for one stream and batch, loses its claim: others take the stream over, with
+    /// batches of one, and what it does is dropped. That counts as a death of the process. 0: never.
+    Duration give_up_after{};
     std::size_t cached_states = 10'000;         ///< states kept in memory
     Limits limits{};                            ///< of the payloads that are dispatched
     Duration busy_timeout = std::chrono::seconds(5);  ///< how long to wait for another process's write
@@ -2613,6 +2650,20 @@ struct Rebuilt {
     std::int64_t generation = 0;  ///< the number of the one that is served now
     std::int64_t messages = 0;    ///< so many were handled for it
     int passes = 0;               ///< how often it went after what had come meanwhile
+};
+
+/// How App::wait ended.
+struct Waited {
+    enum class Result {
+        reached,
+        stalled,   ///< `group` is stopped, or a stream of it is parked or waits for its retry, and `reason` says so
+        timed_out  ///< `group` was not there yet
+    };
+    Result result = Result::reached;
+    std::string group{};
+    std::string reason{};
+
+    explicit operator bool() const noexcept { return result == Result::reached; }
 };
 
 /// A state and the seq of the last message in it.
@@ -3177,6 +3228,17 @@ public:
     /// Waits until no group that is not stopped has anything left to handle; false when `timeout` passed first,
     /// which it may while others keep on sending.
     SOURCED_API bool wait_until_idle(Duration timeout);
+    /// Waits until `groups`, or all reactors of this App, have handled everything up to a position of the log; a position
+    /// that is not in the log yet is waited for. Gives up at once where a group cannot get there by itself.
+    ///
+    ///     const Message added = app.dispatch("cart-1", AddItem{"p1", 1000, 2});
+    ///     if (app.wait(added, {"cart"}, 1s)) show(app.load<Cart>("cart-1").state);
+    ///
+    /// Somebody has to work: workers of this App, of another process, or run_until_idle() on another thread. Throws
+    /// NotRegistered for a group that is not stored, and Error when called from a handler.
+    SOURCED_API Waited wait(std::int64_t position, const std::vector<std::string>& groups, Duration timeout);
+    /// The same for a stored message: what stands in its stream up to it. Throws Invalid when it was not stored.
+    SOURCED_API Waited wait(const Message& message, const std::vector<std::string>& groups, Duration timeout);
 
     // ---- groups
 
@@ -5144,6 +5206,30 @@ decltype(auto) call(const F& handler, [[maybe_unused]] State* state, const Messa
 }
 
 }  // namespace sourced::detail
+
+namespace sourced {
+
+template <class F>
+void Reactor::on_start(F handler) {
+    constexpr bool fits = std::is_invocable_v<const F&>;
+    static_assert(fits, "on_start() takes a const handler without parameters");
+    if constexpr (fits) {
+        detail::only_once(definition_, static_cast<bool>(definition_.on_start), "on_start");
+        definition_.on_start = std::move(handler);
+    }
+}
+
+template <class F>
+void Reactor::on_stop(F handler) {
+    constexpr bool fits = std::is_invocable_v<const F&, std::string_view>;
+    static_assert(fits, "on_stop() takes a const handler with the parameter (std::string_view reason)");
+    if constexpr (fits) {
+        detail::only_once(definition_, static_cast<bool>(definition_.on_stop), "on_stop");
+        definition_.on_stop = std::move(handler);
+    }
+}
+
+}  // namespace sourced
 // ==== Actors ===================================================================
 
 namespace sourced {
@@ -11321,6 +11407,8 @@ inline Options checked(Options options) {
     check.within<std::size_t>("batch_size", options.batch_size, 1, most);
     check.within<std::size_t>("claim_count", options.claim_count, 1, most);
     check.within("claim_time", options.claim_time, Duration(1), year);
+    check.within("slow_after", options.slow_after, Duration(0), year);
+    check.within("give_up_after", options.give_up_after, Duration(0), year);
     check.within("deaths", options.deaths, 0, std::numeric_limits<int>::max());
     check.within<std::size_t>("limits/depth", options.limits.depth, 1, most);
     check.within<std::size_t>("limits/bytes", options.limits.bytes, 2, most);  // {}
@@ -11863,7 +11951,9 @@ public:
     std::size_t run_until_idle(bool in_turns = false) {
         if (running_) throw Error("run_until_idle: workers are running; stop() first, or wait_until_idle()");
         const std::lock_guard lock(foreground_);
+        const Shown shown(*this, foreground_doing_);
         Worker& worker = foreground_worker_;
+        worker.doing = &foreground_doing_;
         const std::size_t before = worker.handled;
         look_due_ = true;
         for (const auto& member : members_) member->work = true;
@@ -11912,8 +12002,10 @@ public:
         running_ = true;
         worker_count_ = workers;
         try {
-            for (std::size_t i = 0; i < workers; ++i) threads_.emplace_back([this, i] { run_worker(i); });
-            threads_.emplace_back([this] { run_timer(); });
+            for (std::size_t i = 0; i < workers; ++i) {
+                threads_.emplace_back([this, i] { supervise("worker", [&] { run_worker(i); }); });
+            }
+            threads_.emplace_back([this] { supervise("timer", [&] { run_timer(); }); });
             watch();
         } catch (...) {
             join();
@@ -11940,24 +12032,56 @@ public:
     }
 
     bool wait_until_idle(Duration timeout) {
-        const auto deadline = std::chrono::steady_clock::now() + timeout;
-        for (;;) {
-            if (all_handled()) return true;
-            const auto now = std::chrono::steady_clock::now();
-            if (now >= deadline) return false;
-            using Moment = std::chrono::steady_clock::time_point;
-            const auto longest = std::min<Moment>(deadline, now + std::chrono::milliseconds(100));
-            std::unique_lock lock(mutex_);
-            ++waiters_;
-            const bool was_quiet = quiet();
-            // Quiet and yet not done: a retry, a scheduled take-over or another process is awaited.
-            if (was_quiet) {
-                settled_.wait_until(lock, std::min<Moment>(longest, now + std::chrono::milliseconds(5)));
-            } else {
-                settled_.wait_until(lock, longest, [&] { return quiet(); });
-            }
-            --waiters_;
+        return await(timeout, true, [this] { return all_handled(); });
+    }
+
+    Waited wait(std::int64_t position, std::string_view stream, std::vector<std::string> groups, Duration timeout) {
+        if (working_for == this) throw Error("wait: called from a handler; a worker cannot wait for itself");
+        if (groups.empty()) {
+            for (const auto& member : members_) groups.push_back(member->definition->name);
         }
+        Waited waited;
+        const auto done = [&] {
+            waited = {Waited::Result::timed_out, {}, {}};
+            if (store_->head() < position) return false;
+            for (const auto& group : groups) {
+                auto standing = store_->standing(group, position, stream);
+                if (standing.reached) continue;
+                if (waited.group.empty()) waited.group = group;
+                if (standing.stalled.empty()) continue;
+                waited = {Waited::Result::stalled, group, std::move(standing.stalled)};
+                return true;
+            }
+            if (!waited.group.empty()) return false;
+            waited.result = Waited::Result::reached;
+            return true;
+        };
+        (void)await(timeout, false, done);
+        return waited;
+    }
+
+    // ---- groups by hand
+
+    void stop_group(std::string_view group, std::string_view reason) {
+        store_->stop_group(group, reason);
+        if (const Member* member = member_named(group)) stopped(*member, reason);
+    }
+    void start_group(std::string_view group, std::string_view reason) {
+        store_->start_group(group, reason);
+        const Member* member = member_named(group);
+        if (member && member->definition->on_start) {
+            call_back(*member, "on_start", [&] { member->definition->on_start(); });
+        }
+    }
+
+    Stats stats() {
+        Stats stats = store_->stats();
+        const std::int64_t now = steady_now();
+        const std::lock_guard lock(doings_mutex_);
+        for (const Doing* doing : doings_) {
+            if (auto slow = slow_handler(*doing, now)) stats.slow.push_back(std::move(*slow));
+        }
+        return stats;
     }
 
     [[nodiscard]] Store& store() noexcept { return *store_; }
@@ -12090,8 +12214,30 @@ private:
         bool release = false;              // to be given back; otherwise it is handled anew
     };
 
+    /// What one thread is at, for others to see: costs it a look at the clock a claim.
+    struct Doing {
+        explicit Doing(std::string name) : thread(std::move(name)) {}
+
+        const std::string thread;
+        std::atomic<std::int64_t> since{0};  // 0: it is in no handler
+        std::atomic<const Member*> member{nullptr};
+        std::atomic<std::int64_t> stream{0};
+        std::atomic<std::int64_t> given_up{0};  // the `since` of a claim that was taken back
+        std::int64_t told = 0;                  // of one that was logged; the timer's
+        std::mutex mutex{};
+        std::vector<Claim> held{};  // all it has claimed, without what makes them large; guarded
+
+        void begin(const Member& of, const Claim& claim) noexcept {
+            member.store(&of, std::memory_order_relaxed);
+            stream.store(claim.stream, std::memory_order_relaxed);
+            since.store(steady_now());
+        }
+        void end() noexcept { since.store(0); }
+    };
+
     /// What one thread has in hands.
     struct Worker {
+        Doing* doing = nullptr;  // null: nobody looks
         Exchange step;                             // what is finished
         std::vector<std::unique_ptr<Work>> works;  // what belongs to step.finished
         std::vector<Again> again;
@@ -12557,6 +12703,7 @@ private:
             if (handled.claim.deaths > options_.deaths) {
                 give_up(*work, handled);
             } else {
+                if (worker.doing) worker.doing->begin(*work->member, handled.claim);
                 handle_claim(*work, handled);
             }
         } catch (...) {
@@ -12571,6 +12718,7 @@ private:
             work->begin();
             work->keep = false;
         }
+        if (worker.doing) worker.doing->end();
         worker.works.push_back(std::move(work));
     }
 
@@ -12594,8 +12742,9 @@ private:
 
     void give_up(Work& work, Handled& handled) {
         const Claim& claim = handled.claim;
-        const std::string text = "the process died " + std::to_string(claim.deaths) + " times while handling '" +
-                                 claim.stream_name + "' from position " + std::to_string(claim.pending);
+        const std::string text = "the process died " + std::to_string(claim.deaths) +
+                                 " times, or its handler did not return, while handling '" + claim.stream_name +
+                                 "' from position " + std::to_string(claim.pending);
         ask(work, handled, first_open(*work.member, claim), std::make_exception_ptr(Error(text)),
             {"process death", text}, claim.deaths);
     }
@@ -13447,6 +13596,7 @@ private:
                 if (&owner != member && !owner.work.exchange(true) && !background) wake(1);
                 settle(worker, std::move(worker.works[i]), worker.step.finished[i], exchanged.outcomes[i]);
             }
+            if (!worker.works.empty()) poke();
             worker.works.clear();
             worker.step.finished.clear();
             if (member) {
@@ -13456,6 +13606,7 @@ private:
                 if (member->rebuilding) member->rebuilding->scanned = exchanged.scanned;
             }
         }
+        if (worker.doing && options_.give_up_after > Duration(0)) hold(worker);
         const auto started = std::chrono::steady_clock::now();
         for (auto& again : worker.again) {
             if (again.failure || again.release || (background && stopping_)) give_back(worker, std::move(again));
@@ -13476,6 +13627,103 @@ private:
             if (std::chrono::steady_clock::now() - started > longest) break;
         }
         worker.claims.erase(worker.claims.begin(), worker.claims.begin() + static_cast<std::ptrdiff_t>(next));
+    }
+
+    /// Shows what a thread is at for as long as it is at something.
+    class Shown {
+    public:
+        Shown(Engine& engine, Doing& doing) : engine_(engine), doing_(doing) {
+            const std::lock_guard lock(engine_.doings_mutex_);
+            engine_.doings_.push_back(&doing_);
+        }
+        Shown(const Shown&) = delete;
+        Shown& operator=(const Shown&) = delete;
+        ~Shown() {
+            doing_.end();
+            const std::lock_guard lock(engine_.doings_mutex_);
+            std::erase(engine_.doings_, &doing_);
+        }
+
+    private:
+        Engine& engine_;
+        Doing& doing_;
+    };
+
+    /// Leaves word of all claims that are about to be handled, so that a handler that does not return cannot keep them.
+    static void hold(Worker& worker) {
+        const auto small = [](const Claim& claim) {
+            Claim copy;
+            copy.group = claim.group;
+            copy.stream = claim.stream;
+            copy.fence = claim.fence;
+            return copy;
+        };
+        const std::lock_guard lock(worker.doing->mutex);
+        auto& held = worker.doing->held;
+        held.clear();
+        for (const auto& again : worker.again) held.push_back(small(again.claim));
+        for (const auto& [member, claim] : worker.claims) held.push_back(small(claim));
+    }
+
+    static std::int64_t steady_now() noexcept {
+        const auto now = std::chrono::steady_clock::now().time_since_epoch();
+        return std::chrono::duration_cast<Duration>(now).count();
+    }
+
+    [[nodiscard]] std::optional<SlowHandler> slow_handler(const Doing& doing, std::int64_t now) {
+        const std::int64_t since = doing.since.load();
+        if (since == 0 || now - since < options_.slow_after.count()) return std::nullopt;
+        const Member* member = doing.member.load();
+        const std::int64_t stream = doing.stream.load();
+        if (doing.since.load() != since) return std::nullopt;  // it has gone on meanwhile
+        SlowHandler slow{member->definition->name, {}, doing.thread, Duration(now - since), doing.given_up == since};
+        store_->read([&](Reader& reader) {
+            if (const auto row = reader.row("select name from sourced_streams where id = ?", stream)) {
+                slow.stream = row->text(0);
+            }
+        });
+        return slow;
+    }
+
+    /// Says once of a handler that it is slow, and takes its claims back when it does not return at all.
+    void look_after_slow() {
+        const std::int64_t now = steady_now();
+        const std::lock_guard lock(doings_mutex_);
+        for (Doing* doing : doings_) {
+            const std::int64_t since = doing->since.load();
+            if (since == 0) continue;
+            if (now - since >= options_.slow_after.count() && std::exchange(doing->told, since) != since) {
+                if (const auto slow = slow_handler(*doing, now)) {
+                    log(Level::warning, "a handler has not returned yet",
+                        {{"group", slow->group},
+                         {"stream", slow->stream},
+                         {"thread", slow->thread},
+                         {"seconds", std::to_string(slow->running.count() / 1'000'000)}});
+                }
+            }
+            const bool over = options_.give_up_after > Duration(0) && now - since >= options_.give_up_after.count();
+            if (over && doing->given_up != since) give_up(*doing, since);
+        }
+    }
+
+    void give_up(Doing& doing, std::int64_t since) {
+        std::vector<Claim> claims;
+        {
+            const std::lock_guard lock(doing.mutex);
+            claims = doing.held;
+        }
+        const Member* member = doing.member.load();
+        const std::int64_t stream = doing.stream.load();
+        if (doing.since.load() != since) return;
+        const auto culprit = std::find_if(claims.begin(), claims.end(), [&](const Claim& claim) {
+            return claim.group == member->id && claim.stream == stream;
+        });
+        if (culprit == claims.end()) return;
+        std::iter_swap(claims.begin(), culprit);
+        const std::size_t taken = store_->revoke(claims);
+        doing.given_up = since;
+        log(Level::error, "a handler does not return, its claims are taken back",
+            {{"group", member->definition->name}, {"thread", doing.thread}, {"claims", std::to_string(taken)}});
     }
 
     /// Ends a claim without handling it: with a failure, or as if it had not been taken.
@@ -13621,9 +13869,22 @@ private:
                  {"error", failure.text},
                  {"reason", resolution.reason}});
         }
+        if (resolution.verb == stop) stopped(member, resolution.reason.empty() ? failure.text : resolution.reason);
         if (resolution.recorded && work.faulted) {
             call_back(member, "what was to be told of a failure", [&] { resolution.recorded(work.faulted->fault); });
         }
+    }
+
+    [[nodiscard]] const Member* member_named(std::string_view name) const noexcept {
+        for (const auto& member : members_) {
+            if (member->definition->name == name) return member.get();
+        }
+        return nullptr;
+    }
+
+    void stopped(const Member& member, std::string_view reason) const {
+        if (!member.definition->on_stop) return;
+        call_back(member, "on_stop", [&] { member.definition->on_stop(reason); });
     }
 
     /// Runs user code that nothing depends on: what it throws is logged.
@@ -13717,7 +13978,47 @@ private:
             }
         }
         wake(more);
+        poke();
         if (followers_->any() && (!commit.types || !commit.types->empty())) wake_followers();
+    }
+    /// Lets those look again who wait for a position.
+    void poke() {
+        if (watchers_ == 0) return;
+        const std::lock_guard lock(mutex_);
+        ++progress_;
+        settled_.notify_all();
+    }
+    /// Waits until `done`, which is asked again whenever something was committed, or (`at_rest`) when nothing is left to
+    /// be done here. False: the time is over.
+    template <class Done>
+    bool await(Duration timeout, bool at_rest, const Done& done) {
+        using Moment = std::chrono::steady_clock::time_point;
+        const auto start = std::chrono::steady_clock::now();
+        const auto deadline = timeout >= Moment::max() - start ? Moment::max() : start + timeout;
+        struct Count {
+            std::atomic<std::size_t>& count;
+            explicit Count(std::atomic<std::size_t>& one) : count(one) { ++count; }
+            Count(const Count&) = delete;
+            Count& operator=(const Count&) = delete;
+            ~Count() { --count; }
+        };
+        const Count count(at_rest ? waiters_ : watchers_);
+        for (;;) {
+            std::uint64_t before = 0;
+            {
+                const std::lock_guard lock(mutex_);
+                before = progress_;
+            }
+            if (done()) return true;
+            const auto now = std::chrono::steady_clock::now();
+            if (now >= deadline) return false;
+            std::unique_lock lock(mutex_);
+            // At rest and yet not done: a retry, a take-over, or somebody else who works is awaited.
+            const bool others = at_rest ? quiet() : !running_;
+            const auto longest = std::min<Moment>(deadline, now + std::chrono::milliseconds(others ? 5 : 100));
+            settled_.wait_until(lock, longest,
+                                [&] { return progress_ != before || (at_rest && !others && quiet()); });
+        }
     }
     void wake_followers() {
         followers_->each({}, [](LogFeed& feed) { feed.wake(); });
@@ -13839,7 +14140,10 @@ private:
 
     void run_worker(std::size_t number) {
         working_for = this;
+        Doing doing("worker " + std::to_string(number));
+        const Shown shown(*this, doing);
         Worker worker;
+        worker.doing = &doing;
         std::size_t cursor = number;
         for (;;) {
             Member* member = stopping_ || worker.has_claims() ? nullptr : next_member(cursor);
@@ -13852,9 +14156,10 @@ private:
             if (!member && !stopping_ && !worker.has_claims()) member = follower(worker);
             try {
                 turn(worker, member, true);
-            } catch (const std::exception& error) {
+            } catch (...) {
                 abandon(worker);
-                log(Level::error, "a worker could not go on, its claims are given back", {{"error", error.what()}});
+                log(Level::error, "a worker could not go on, its claims are given back",
+                    {{"error", describe(std::current_exception()).text}});
                 if (member) member->work = true;
                 if (stopping_) return;
                 pause(std::chrono::seconds(1));
@@ -13865,6 +14170,22 @@ private:
             } else {
                 worker.rest = std::chrono::milliseconds(10);
             }
+        }
+    }
+
+    /// Runs a thread of the engine; it goes on again whatever was thrown.
+    template <class Body>
+    void supervise(const char* name, const Body& body) {
+        while (true) {
+            try {
+                body();
+                return;
+            } catch (...) {
+                log(Level::error, "a thread of the engine failed and is started again",
+                    {{"thread", name}, {"error", describe(std::current_exception()).text}});
+            }
+            if (stopping_) return;
+            pause(std::chrono::milliseconds(100));
         }
     }
 
@@ -13891,6 +14212,7 @@ private:
                     if (at != unbounded) wait = std::min(wait, Duration(at - now));
                 }
                 beat_when_due();
+                look_after_slow();
             } catch (const std::exception& error) {
                 trouble(error.what());
                 next_beat_ = std::chrono::steady_clock::duration::zero();
@@ -13913,7 +14235,7 @@ private:
         const std::lock_guard lock(watch_mutex_);
         if (watching_) return;
         if (watcher_.joinable()) watcher_.join();
-        watcher_ = std::thread([this, turn = ++watch_turn_] { run_watcher(turn); });
+        watcher_ = std::thread([this, turn = ++watch_turn_] { supervise("watcher", [&] { run_watcher(turn); }); });
         watching_ = true;
     }
     void end_watch(bool although_followed) {
@@ -14009,16 +14331,22 @@ private:
     std::mutex mutex_;
     std::condition_variable wake_;     // workers
     std::condition_variable timer_;    // the timer
-    std::condition_variable settled_;  // wait_until_idle
+    std::condition_variable settled_;  // wait, wait_until_idle
     std::condition_variable paused_;   // whoever waits for the store
     std::atomic<std::size_t> idle_{0};
-    std::size_t waiters_ = 0;
+    std::atomic<std::size_t> waiters_{0};   // for rest
+    std::atomic<std::size_t> watchers_{0};  // for a position
+    std::uint64_t progress_ = 0;
     std::optional<Time> due_;  // of the next scheduled message
     bool timer_moved_ = false;
     std::vector<std::pair<Member*, Claim>> orphans_;
     std::atomic<bool> has_orphans_{false};
     std::atomic<bool> look_due_{true};
     std::atomic<std::chrono::steady_clock::duration> next_beat_{};
+
+    std::mutex doings_mutex_;
+    std::vector<Doing*> doings_;  // of the threads that handle, now
+    Doing foreground_doing_{"foreground"};
 
     std::unique_ptr<Store> store_;  // leaves first: it calls back
 };
@@ -14225,10 +14553,17 @@ void App::run() { engine_->run(engine_->options().workers); }
 void App::run(std::size_t workers) { engine_->run(workers); }
 void App::stop() { engine_->stop(); }
 bool App::wait_until_idle(Duration timeout) { return engine_->wait_until_idle(timeout); }
+Waited App::wait(std::int64_t position, const std::vector<std::string>& groups, Duration timeout) {
+    return engine_->wait(position, {}, groups, timeout);
+}
+Waited App::wait(const Message& message, const std::vector<std::string>& groups, Duration timeout) {
+    if (message.position == 0) throw Invalid("wait for '" + message.type + "': the message was not stored");
+    return engine_->wait(message.position, message.stream, groups, timeout);
+}
 
-void App::stop_group(std::string_view group, std::string_view reason) { engine_->store().stop_group(group, reason); }
+void App::stop_group(std::string_view group, std::string_view reason) { engine_->stop_group(group, reason); }
 void App::start_group(std::string_view group, std::string_view reason) {
-    engine_->store().start_group(group, reason);
+    engine_->start_group(group, reason);
 }
 void App::retry_stream(std::string_view group, std::string_view stream) {
     engine_->store().retry_stream(group, stream);
@@ -14247,7 +14582,7 @@ void App::reset_group(std::string_view group, const Reset& reset) { engine_->res
 Rebuilt App::rebuild(std::string_view group, const RebuildOptions& options) {
     return engine_->rebuild(group, options);
 }
-Stats App::stats() { return engine_->store().stats(); }
+Stats App::stats() { return engine_->stats(); }
 Store& App::store() { return engine_->store(); }
 const Registry& App::registry() const { return engine_->registry(); }
 

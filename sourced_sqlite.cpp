@@ -1503,6 +1503,25 @@ public:
 
     // ---- processes
 
+    std::size_t revoke(const std::vector<Claim>& claims) {
+        std::size_t taken = 0;
+        for (const auto& claim : claims) {
+            const OffsetKey key{claim.group, claim.stream};
+            Offset* offset = find_offset(key);
+            if (!offset || offset->state != claimed || offset->owner != worker_ || offset->fence != claim.fence) {
+                if (taken == 0) return 0;  // whoever was to be stopped has come back
+                continue;
+            }
+            offset->take_from_owner();
+            if (taken++ == 0) {
+                ++offset->deaths;
+                offset->trouble = true;
+            }
+            look_on(this->group(claim.group), key, *offset);
+        }
+        return taken;
+    }
+
     std::size_t beat(Duration claim_time) {
         const auto steady = std::chrono::steady_clock::now();
         std::size_t taken = 0;
@@ -3125,6 +3144,62 @@ public:
         return found;
     }
 
+    /// What keeps a group from having handled everything up to a position: first what does not go away by itself.
+    [[nodiscard]] Standing standing(std::string_view name, std::int64_t position, std::string_view stream) {
+        std::int64_t id = 0;
+        std::int64_t scanned = 0;
+        std::string stopped;
+        Handles since;
+        {
+            auto row = group_standing_(name);
+            if (!row.next()) throw NotRegistered("there is no group '" + std::string(name) + "' in this file");
+            id = row.integer(0);
+            scanned = row.integer(1);
+            since = handles_of(row.text(2));
+            if (row.text(3) != "active") stopped = "it is stopped: " + std::string(row.text(4));
+        }
+        const auto of_interest = [&](std::int64_t type, std::int64_t at) {
+            const auto found = since.find(type_of(type).name);
+            return found != since.end() && at >= found->second;
+        };
+        Standing standing;
+        bool open = false;
+        const auto look = [&](Cursor row) {
+            // stream, its name, acked, state, reason, whether it failed, error_text. What is pending is a lower bound.
+            while (standing.stalled.empty() && row.next()) {
+                bool waits = false;
+                auto message = behind_(row.integer(0), position);
+                while (!waits && message.next() && message.integer(0) > row.integer(2)) {
+                    waits = of_interest(message.integer(1), message.integer(0));
+                }
+                if (!waits) continue;
+                open = true;
+                if (row.integer(3) == parked) {
+                    standing.stalled = "'" + std::string(row.text(1)) + "' is parked: " + std::string(row.text(4));
+                } else if (row.integer(3) == waiting && row.integer(5) != 0) {
+                    standing.stalled =
+                        "'" + std::string(row.text(1)) + "' waits for its retry: " + std::string(row.text(6));
+                } else if (row.integer(3) != waiting) {
+                    return;  // one is enough
+                }
+            }
+        };
+        if (stream.empty()) {
+            for (auto* of_state : {&open_troubled_, &open_waiting_, &open_ready_, &open_claimed_}) {
+                if (standing.stalled.empty() && !open) look((*of_state)(id, position));
+            }
+        } else {
+            look(open_stream_(id, position, stream));
+        }
+        if (!open) {
+            auto row = unsearched_upto_(id, scanned, position, stream);
+            while (!open && row.next()) open = of_interest(row.integer(1), row.integer(0));
+        }
+        standing.reached = !open;
+        if (open && !stopped.empty()) standing.stalled = stopped;
+        return standing;
+    }
+
     /// Nothing is ready, claimed or waiting, and nothing behind `scanned` is of interest.
     [[nodiscard]] bool settled(std::int64_t group) {
         std::int64_t scanned = 0;
@@ -3475,6 +3550,31 @@ private:
     Statement parked_{bank_,
                       "SELECT count(*) FROM sourced_offsets INDEXED BY sourced_offsets_troubled "
                       "WHERE grp = ? AND state = 4 AND (error_type IS NOT NULL OR reason IS NOT NULL)"};
+    Statement group_standing_{
+        bank_, "SELECT id, scanned, handles, status, reason FROM sourced_groups WHERE name = ? AND active = 1"};
+#define SOURCED_PRIVATE_SELECT_OPEN                                                                                \
+    "SELECT o.stream, s.name, o.acked, o.state, o.reason, o.error_type IS NOT NULL, o.error_text " \
+    "FROM sourced_offsets o "
+#define SOURCED_PRIVATE_OPEN "JOIN sourced_streams s ON s.id = o.stream WHERE o.grp = ?1 AND o.pending <= ?2 AND "
+    Statement open_troubled_{bank_, SOURCED_PRIVATE_SELECT_OPEN "INDEXED BY sourced_offsets_troubled "
+                             SOURCED_PRIVATE_OPEN "(o.error_type IS NOT NULL OR o.reason IS NOT NULL)"};
+    Statement open_waiting_{bank_, SOURCED_PRIVATE_SELECT_OPEN "INDEXED BY sourced_offsets_waiting "
+                            SOURCED_PRIVATE_OPEN "o.state = 3"};
+    Statement open_ready_{bank_, SOURCED_PRIVATE_SELECT_OPEN "INDEXED BY sourced_offsets_ready "
+                          SOURCED_PRIVATE_OPEN "o.state = 1 ORDER BY o.pending"};
+    Statement open_claimed_{bank_, SOURCED_PRIVATE_SELECT_OPEN "INDEXED BY sourced_offsets_claimed "
+                            SOURCED_PRIVATE_OPEN "o.owner > 0 AND o.state = 2"};
+    Statement open_stream_{bank_, SOURCED_PRIVATE_SELECT_OPEN SOURCED_PRIVATE_OPEN "s.name = ?3"};
+#undef SOURCED_PRIVATE_OPEN
+#undef SOURCED_PRIVATE_SELECT_OPEN
+    Statement behind_{bank_,
+                      "SELECT position, type FROM sourced_messages WHERE stream = ? AND position <= ? "
+                      "ORDER BY seq DESC"};
+    Statement unsearched_upto_{bank_,
+                               "SELECT m.position, m.type FROM sourced_messages m LEFT JOIN sourced_offsets o "
+                               "ON o.grp = ?1 AND o.stream = m.stream WHERE m.position > ?2 AND m.position <= ?3 "
+                               "AND m.position > coalesce(o.acked, 0) "
+                               "AND (?4 = '' OR m.stream = (SELECT id FROM sourced_streams WHERE name = ?4))"};
     Statement retry_error_{bank_,
                            "SELECT error_text FROM sourced_offsets WHERE grp = ? AND state = 3 "
                            "ORDER BY retry_at DESC LIMIT 1"};
@@ -3826,6 +3926,13 @@ public:
         unit.work = [&] { writer_.drop_generation(generation.group); };
         submit(unit, [] { return std::string("drop a rebuild"); });
     }
+    Standing standing(std::string_view group, std::int64_t position, std::string_view stream) override {
+        Standing standing;
+        reading("look for open work", [&](Reading& reading) {
+            reading.at_once([&] { standing = reading.standing(group, position, stream); });
+        });
+        return standing;
+    }
     bool settled(std::int64_t group) override {
         bool settled = false;
         reading("look for open work",
@@ -3840,6 +3947,17 @@ public:
 
     // ---- processes
 
+    std::size_t revoke(const std::vector<Claim>& claims) override {
+        std::size_t taken = 0;
+        Unit unit;
+        unit.work = [&] {
+            taken = writer_.revoke(claims);
+            writer_.note_change();
+        };
+        unit.lasting = false;
+        submit(unit, [] { return std::string("take claims back"); });
+        return taken;
+    }
     std::size_t beat(Duration claim_time) override {
         std::size_t taken = 0;
         Unit unit;

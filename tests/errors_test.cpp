@@ -578,4 +578,184 @@ TEST_CASE("Offsets: troubled streams are listed page by page") {
     CHECK(app.stats().group("printer").parked == 7);
 }
 
+// ==== Handlers that take their process down, or do not return ====================
+
+/// Dies over "deadly", in the way it is told.
+struct Deadly : Actor<int> {
+    explicit Deadly(std::string how) : Actor("deadly") {
+        command([how = std::move(how)](int, const Print& print) -> Events {
+            if (print.text != "deadly") return Printed{print.text};
+            if (how == "abort") std::abort();
+            if (how == "kill") ::kill(::getpid(), SIGKILL);
+            if (how == "throw 42") throw 42;
+            return {};
+        });
+    }
+};
+
+TEST_CASE("child: handles what kills" * doctest::skip()) {
+    const auto arguments = Child::arguments();
+    App app({.path = arguments.at(0), .errors = Retries{.then = Resolution::park("it kills")}, .deaths = 2});
+    app.add<Deadly>(arguments.at(1));
+    app.run_until_idle();
+    Child::report("survived");
+}
+
+TEST_CASE("Death: a handler that kills its process meets the strategy's last word, and the others go on") {
+    std::string how;
+    SUBCASE("abort") { how = "abort"; }
+    SUBCASE("kill") { how = "kill"; }
+    const Directory directory;
+    App app({.path = directory.file()});
+    app.add<Deadly>("not at all");
+    app.dispatch("p1", Print{"a"});
+    app.run_until_idle();
+    app.dispatch("p1", Print{"deadly"});
+    for (int death = 1; death <= 3; ++death) {
+        Child child("handles what kills", {directory.file(), how});
+        CHECK_FALSE(child.line());
+        child.wait();
+        CHECK(app.store().beat(0us) == 1);  // silent for no time at all: long enough
+        CHECK(offset_of(app, "deadly", "p1").deaths == death);
+    }
+    app.dispatch("p2", Print{"fine"});
+    Child child("handles what kills", {directory.file(), how});
+    CHECK(child.line() == "survived");
+    const OffsetInfo parked = offset_of(app, "deadly", "p1");
+    CHECK(parked.state == State::parked);
+    CHECK(parked.reason == "it kills");
+    CHECK(parked.error_type == "process death");
+    CHECK(parked.position == 3);
+    CHECK(app.history("p2").size() == 2);
+    CHECK(app.stats().group("deadly").active);
+    CHECK(app.stats().group("deadly").lag == 1);
+    CHECK(problems_of(directory.file()) == "");
+}
+
+TEST_CASE("Death: a strategy that wants to try again has the group stopped") {
+    const Directory directory;
+    Office office;
+    int deaths = 0;
+    App app({.path = directory.file(), .errors = [&](const Fault& fault) {
+                 deaths = fault.deaths;
+                 return Resolution::retry(fault.at);
+             },
+             .deaths = 0});
+    app.add<Printer>(office);
+    app.dispatch("p1", Print{"a"});
+    const auto group = app.stats().group("printer").id;
+    const auto dying = open_store({.path = directory.file()});
+    (void)dying->register_group({"printer", Printer(office).definition().handled()});
+    REQUIRE(dying->claim_stream(group, "p1"));
+    CHECK(app.store().beat(0us) == 1);
+    app.run_until_idle();
+    CHECK(deaths == 1);
+    CHECK(office.calls == 0);
+    CHECK(app.stats().group("printer").reason.find("trying again is no answer: the process died 1 times") == 0);
+}
+
+TEST_CASE("Death: a thrown number is a failure like any other") {
+    App app({.errors = Retries{.times = 0, .then = Resolution::skip()}});
+    app.add<Deadly>("throw 42");
+    app.dispatch("p1", Print{"deadly"});
+    app.dispatch("p1", Print{"a"});
+    app.run_until_idle();
+    REQUIRE(app.store().skipped("deadly").size() == 1);
+    CHECK(app.store().skipped("deadly")[0].error_type == "int");
+    CHECK(app.stats().group("deadly").lag == 0);
+}
+
+/// A handler that waits until it is let go.
+struct Gate {
+    std::atomic<int> inside{0};
+    std::atomic<bool> open{false};
+    void pass() {
+        ++inside;
+        inside.notify_all();
+        open.wait(false);
+    }
+    void wait_for(int count) {
+        for (int now = inside; now < count; now = inside) inside.wait(now);
+    }
+    void let_go() {
+        open = true;
+        open.notify_all();
+    }
+};
+struct Stuck : Actor<int> {
+    explicit Stuck(Gate& gate) : Actor("stuck") {
+        command([&gate](int, const Print& print) {
+            if (print.text == "stuck") gate.pass();
+            return Printed{print.text};
+        });
+    }
+};
+
+TEST_CASE("Slow: a handler that does not return is shown by stats and logged once") {
+    Gate gate;
+    std::mutex mutex;
+    std::vector<LogRecord> lines;
+    std::atomic<int> told{0};
+    App app({.slow_after = 1us, .log = [&](const LogRecord& line) {
+                 const std::lock_guard lock(mutex);
+                 if (line.text != "a handler has not returned yet") return;
+                 lines.push_back(line);
+                 ++told;
+                 told.notify_all();
+             }});
+    app.add<Stuck>(gate);
+    app.start(1);
+    CHECK(app.stats().slow.empty());
+    app.dispatch("p1", Print{"stuck"});
+    gate.wait_for(1);
+    told.wait(0);
+    const auto slow = app.stats().slow;
+    REQUIRE(slow.size() == 1);
+    CHECK(slow[0].group == "stuck");
+    CHECK(slow[0].stream == "p1");
+    CHECK(slow[0].thread == "worker 0");
+    CHECK(slow[0].running >= 1us);
+    CHECK_FALSE(slow[0].given_up);
+    gate.let_go();
+    CHECK(app.wait_until_idle(60s));
+    app.stop();
+    CHECK(app.stats().slow.empty());
+    CHECK(lines.size() == 1);
+    CHECK(lines[0].fields.at(1).second == "p1");
+    CHECK(app.history("p1").size() == 2);
+}
+
+TEST_CASE("Slow: past the limit its claims pass to others, what it did is dropped, and it counts as a death") {
+    const Directory directory;
+    Gate gate;
+    std::atomic<int> given_up{0};
+    App app({.path = directory.file(), .slow_after = 0us, .give_up_after = 1ms, .log = [&](const LogRecord& line) {
+                 if (line.text.find("does not return") == std::string::npos) return;
+                 ++given_up;
+                 given_up.notify_all();
+             }});
+    app.add<Stuck>(gate);
+    for (int i = 0; i < 5; ++i) app.dispatch("p" + std::to_string(i), Print{i == 0 ? "stuck" : "fine"});
+    app.start(1);
+    gate.wait_for(1);
+    given_up.wait(0);
+    CHECK(app.stats().slow.at(0).given_up);
+    CHECK(offset_of(app, "stuck", "p0").state == State::ready);
+    CHECK(offset_of(app, "stuck", "p0").deaths == 1);
+    {
+        // Another process takes the streams over: those that were claimed with the stuck one as well.
+        Gate wide_open;
+        wide_open.let_go();
+        App other({.path = directory.file()});
+        other.add<Stuck>(wide_open);
+        CHECK(other.run_until_idle() == 5);
+    }
+    CHECK(app.history("p0").size() == 2);
+    gate.let_go();
+    app.stop();
+    for (int i = 0; i < 5; ++i) CHECK(app.history("p" + std::to_string(i)).size() == 2);
+    CHECK(app.stats().group("stuck").lag == 0);
+    CHECK(problems_of(directory.file()) == "");
+}
+
 }  // namespace errors_test

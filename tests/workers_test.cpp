@@ -441,7 +441,7 @@ TEST_CASE("Workers: while the store has trouble they wait, say so once, and go o
     CHECK(app.stats().group("gated").retrying == 0);
 }
 
-TEST_CASE("Workers: run returns after SIGTERM and leaves the handlers as they were") {
+TEST_CASE("M7: run returns after SIGTERM and leaves the handlers as they were") {
     static std::atomic<int> ours = 0;
     struct sigaction action {};
     struct sigaction before {};

@@ -78,6 +78,17 @@ struct Counter : sourced::Handler {
     }
 };
 
+/// Doubles an amount a day later.
+struct Overnight : sourced::Workflow<Amount, Amount> {
+    Overnight() : Workflow("overnight") {
+        run([](sourced::Context& ctx, const Amount& amount) {
+            const int sum = ctx.step("double", [&] { return amount.sum * 2; });
+            ctx.sleep(24h);
+            return Amount{sum, amount.payments};
+        });
+    }
+};
+
 struct Picky : sourced::Actor<std::monostate> {
     explicit Picky(std::optional<sourced::ErrorStrategy> errors = {}) : Actor("picky") {
         options({.errors = errors});
@@ -166,6 +177,18 @@ TEST_CASE("stage: time passes only when the test says so") {
           "  waits for 1000000 us: reminder-1  order.remind {}");
     CHECK(reminded.after(1s).then(Remind{}, Reminded{}));
     CHECK(reminded.then_trail(OrderStarted{}, line(Remind{}), line(Reminded{}).by("reminder")));
+}
+
+TEST_CASE("stage: a workflow goes on as time passes") {
+    auto night = stage<Overnight, Telemetry>();
+    const auto handle = night.app().start_workflow<Overnight>("one", Amount{4, 1});
+    night.after(0s);
+    CHECK_FALSE(handle.outcome());
+    night.after(23h);
+    CHECK_FALSE(handle.outcome());
+    night.after(1h);
+    REQUIRE(handle.outcome());
+    CHECK(handle.outcome().output().sum == 8);
 }
 
 TEST_CASE("stage: the past makes states and read models, but nobody reacts to it") {

@@ -3175,6 +3175,8 @@ public:
     }
     /// Ends it; false when there is none of this name.
     SOURCED_API bool cancel_every(std::string_view name);
+    /// All that is sent again and again, by name, with the time and id of the next occurrence.
+    [[nodiscard]] SOURCED_API std::vector<Recurring> recurring();
 
     // ---- looking
 
@@ -14524,6 +14526,7 @@ void App::do_every(std::string_view name, Duration interval, std::string_view st
                    std::optional<Time> first) {
     engine_->every(name, interval, stream, std::move(message), first);
 }
+std::vector<Recurring> App::recurring() { return engine_->store().recurring(); }
 bool App::cancel_every(std::string_view name) { return engine_->store().cancel_recurring(name); }
 
 std::size_t App::publish(std::string_view channel, std::string_view text) {

@@ -1224,8 +1224,16 @@ public:
         }
         std::vector<std::string> tables;
         run_user([&](Transaction& transaction) { tables = install(transaction, generation.number); });
+        std::vector<std::string> own = tables;
+        for (const auto& table : tables) own.push_back(detail::generation_table(table, generation.number));
         std::int64_t place = 0;
         for (const auto& table : tables) {
+            auto row = referring_(table);
+            while (row.next()) {
+                if (std::find(own.begin(), own.end(), row.text(0)) != own.end()) continue;
+                throw Error("rebuild '" + std::string(name) + "': the table '" + std::string(row.text(0)) +
+                            "' refers to '" + table + "' by a foreign key, and its rows would go with the old ones");
+            }
             const std::string built = detail::generation_table(table, generation.number);
             if (!is_table_(built).next()) {
                 throw Error("rebuild '" + std::string(name) + "': its on_install asks for the table '" + table +
@@ -2932,6 +2940,9 @@ private:
     Statement note_group_{bank_, "INSERT OR REPLACE INTO sourced_meta VALUES('last_group', ?)"};
     Statement unserved_{bank_, "SELECT id FROM sourced_groups WHERE name = ? AND active = 0"};
     Statement is_table_{bank_, "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?"};
+    Statement referring_{bank_,
+                         "SELECT m.name FROM sqlite_master m JOIN pragma_foreign_key_list(m.name) f "
+                         "WHERE m.type = 'table' AND f.\"table\" = ? COLLATE NOCASE"};
     Statement insert_table_{bank_, "INSERT INTO sourced_generations VALUES(?, ?, ?)"};
     Statement tables_of_{bank_, "SELECT name FROM sourced_generations WHERE grp = ? ORDER BY place DESC"};
     Statement delete_tables_{bank_, "DELETE FROM sourced_generations WHERE grp = ?"};

@@ -914,6 +914,56 @@ TEST_CASE("Rebuild: indexes, views and triggers on the table are there afterward
     CHECK(problems_of(directory.file()) == "");
 }
 
+/// Two tables, the second refers to the first.
+struct Ledger : EventSourcedProjector<int> {
+    explicit Ledger(int factor) : EventSourcedProjector("ledger") {
+        on_install([](Transaction& db) {
+            const std::string accounts = db.table("accounts");
+            db.execute("create table if not exists " + accounts + " (id text primary key)");
+            db.execute("create table if not exists " + db.table("entries") +
+                       " (seq integer, account text not null references " + accounts + "(id), sum integer)");
+        });
+        event([](int&, const Added&) {});
+        sync([factor](const int&, std::string_view id, const Batch& batch, Transaction& db) {
+            db.execute("insert or ignore into " + db.table("accounts") + " values (?)", id);
+            for (const auto& each : batch) {
+                db.execute("insert into " + db.table("entries") + " values (?, ?, ?)", each->seq, id,
+                           each->as<Added>().amount * factor);
+            }
+        });
+    }
+};
+
+TEST_CASE("Rebuild: tables that refer to each other do so afterwards; those of others may not refer to them") {
+    const Directory directory;
+    for (const int factor : {1, 10, 100}) {
+        App app({.path = directory.file()});
+        app.add<Ledger>(factor);
+        if (factor == 1) {
+            app.store().append("a", {Added{1}, Added{2}});
+            app.run_until_idle();
+        }
+        app.rebuild("ledger");
+        app.store().read([&](Reader& db) {
+            CHECK(db.row("select sum(sum) from entries join accounts on id = account")->integer(0) == 3 * factor);
+        });
+        CHECK_THROWS_AS(app.store().transaction([](Transaction& db) {
+            db.execute("insert into entries values (9, 'nobody', 1)");
+        }), StoreError);
+    }
+    App app({.path = directory.file()});
+    app.add<Ledger>(1);
+    app.store().transaction([](Transaction& db) {
+        db.execute("create table remarks (account text references accounts(id) on delete cascade)");
+        db.execute("insert into remarks values ('a')");
+    });
+    CHECK(error_of([&] { app.rebuild("ledger"); }) ==
+          "rebuild 'ledger': the table 'remarks' refers to 'accounts' by a foreign key, and its rows would go with the "
+          "old ones");
+    app.store().read([](Reader& db) { CHECK(db.query("select * from remarks").size() == 1); });
+    CHECK(problems_of(directory.file()) == "");
+}
+
 TEST_CASE("Rebuild: two at once: within a process one is refused, between processes the later one goes on") {
     const Directory directory;
     Shop one({.path = directory.file()}, 1);

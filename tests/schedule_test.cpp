@@ -252,7 +252,12 @@ TEST_CASE("Every: a message comes at its interval, across restarts, and each is 
     clock.advance(1h);
     app->run_until_idle();
     CHECK(names_in(*app, "report").back() == "hourly");
+    REQUIRE(app->recurring().size() == 1);
+    CHECK(app->recurring()[0].name == "nightly");
+    CHECK(app->recurring()[0].every == 1h);
+    CHECK(app->recurring()[0].next == app->scheduled().at(0).due_at);
     CHECK(app->cancel_every("nightly"));
+    CHECK(app->recurring().empty());
     CHECK_FALSE(app->cancel_every("nightly"));
     clock.advance(240h);
     CHECK(app->run_until_idle() == 0);

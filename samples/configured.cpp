@@ -28,10 +28,10 @@ int main() {
         app.add<Cart>();
         app.add<Mailer>();
         app.start();  // four workers; app.run() does the same until Ctrl-C
-        app.dispatch("cart-1", AddItem{"tea", 450, 2});
-        const bool done = app.wait_until_idle(30s);
+        const auto tea = app.dispatch("cart-1", AddItem{"tea", 450, 2});
+        if (const auto waited = app.wait(tea, {"cart"}, 30s); !waited) std::cout << "stalled: " << waited.reason << '\n';
+        std::cout << "in the cart: " << app.load<Cart>("cart-1").state.total() << " pence\n";
         app.stop();
-        std::cout << (done ? "done" : "not done yet") << '\n';
         const auto stats = app.stats();
         std::cout << stats.messages << " messages, lag of the cart: " << stats.group("cart").lag << '\n';
     }

@@ -3267,6 +3267,10 @@ public:
     /// the state it has stored, and would add twice: it is reset whole, or for a whole stream if it has an on_reset for
     /// one and no key. Throws Invalid where that is not so, and as Store::reset_group does.
     SOURCED_API void reset_group(std::string_view group, const Reset& reset = {});
+    template <std::derived_from<Reactor> R>
+    void reset_group(const Reset& reset = {}) {
+        reset_group(find(typeid(R)).name(), reset);
+    }
     /// Builds a read model anew while the old one is read and kept up to date, and puts the new one in its place in one
     /// transaction: readers see the old rows or the new ones, never a mix or nothing. Works on the calling thread,
     /// whether workers run or not, and returns when the new one is served.
@@ -3282,6 +3286,10 @@ public:
     /// again and is skipped again. Then, and when the process dies, the old one goes on being
     /// served; the next rebuild starts over. A stopped group stays stopped.
     SOURCED_API Rebuilt rebuild(std::string_view group, const RebuildOptions& options = {});
+    template <std::derived_from<Reactor> R>
+    Rebuilt rebuild(const RebuildOptions& options = {}) {
+        return rebuild(find(typeid(R)).name(), options);
+    }
     /// Tries a stream again that is parked or waits for its retry. See Store::retry_stream, also for the next two.
     ///
     ///     for (const auto& offset : app.store().offsets("mailer")) app.retry_stream("mailer", offset.stream);

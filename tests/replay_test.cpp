@@ -178,7 +178,7 @@ TEST_CASE("J2: live and replayed messages are told apart in one batch") {
     CHECK(sum_in(app, "totals", "s1") == 6);
 }
 
-TEST_CASE("J3: a group is reset by its name; an unknown one, or an unknown stream, is an error") {
+TEST_CASE("J3: a group is reset by its name or its reactor; an unknown one, or an unknown stream, is an error") {
     Diary diary;
     App app;
     const auto& totals = app.add<Totals>(diary);
@@ -186,6 +186,9 @@ TEST_CASE("J3: a group is reset by its name; an unknown one, or an unknown strea
     app.run_until_idle();
     app.reset_group(totals.name());
     CHECK(app.run_until_idle() == 1);
+    app.reset_group<Totals>({.stream = "s1"});
+    CHECK(app.run_until_idle() == 1);
+    CHECK_THROWS_AS(app.reset_group<History>(), NotRegistered);
     CHECK_THROWS_AS(app.reset_group("nobody"), NotRegistered);
     CHECK(error_of([&] { app.reset_group("totals", {.stream = "s9"}); }) ==
           "reset in 's9': there is no such stream");
@@ -665,7 +668,7 @@ TEST_CASE("Rebuild: what the old one has not handled stays live for the workers,
     shop.app.store().append("s1", {Added{3}});
     shop.app.store().append("s2", {Added{4}});
     shop.diary.take();
-    CHECK(shop.app.rebuild("own_rows").messages == 2);
+    CHECK(shop.app.rebuild<OwnRows>().messages == 2);
     CHECK(shop.diary.take() == Seen{{"s1", 1, true}, {"s1", 2, true}});
     shop.app.run_until_idle();
     CHECK(shop.diary.take() == Seen{{"s1", 3, false}, {"s2", 4, false}});

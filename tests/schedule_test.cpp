@@ -6,6 +6,7 @@
 #include <fstream>
 #include <iterator>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "support.hpp"
@@ -277,6 +278,24 @@ TEST_CASE("Every: at a time of day that has passed it begins with the next") {
     CHECK(app.scheduled().at(0).due_at == two_o_clock + 48h);
     app.every("nightly", 24h, "report", Add{"night"}, two_o_clock + 1h);
     CHECK(app.scheduled().at(0).due_at == two_o_clock + 49h);
+}
+
+TEST_CASE("Every: workers send it in its time, without being asked") {
+    const Directory directory;
+    App app({.path = directory.file()});
+    app.add<List>();
+    app.start(1);
+    app.every("tick", 1ms, "clockwork", Add{"tick"});
+    const Id later = app.schedule("once", Add{"once"}, 1ms).id;
+    const auto deadline = std::chrono::steady_clock::now() + 60s;
+    while ((names_in(app, "clockwork").size() < 3 || names_in(app, "once").empty()) &&
+           std::chrono::steady_clock::now() < deadline) {
+        std::this_thread::yield();
+    }
+    app.stop();
+    CHECK(names_in(app, "clockwork").size() >= 3);
+    CHECK(app.cancel(later) == ScheduleChange::has_run);
+    CHECK(problems_of(directory.file()) == "");
 }
 
 TEST_CASE("child: promoter" * doctest::skip()) {

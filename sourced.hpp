@@ -2917,7 +2917,7 @@ public:
     /// more than `limit` messages were handled, when a group is stopped, when a reactor asks for a retry, and
     /// when a worker holds one of the streams for longer than the claim time; otherwise as App::dispatch does.
     template <class T>
-    UnitResult handle(std::string_view stream, const T& message) {
+    UnitResult handle(std::string_view stream, const T& message) const {
         static_assert(is_message<T> || std::same_as<T, Message>,
                       "Unit::handle() takes a command or an event: this type has no SOURCED_COMMAND or SOURCED_EVENT "
                       "line");

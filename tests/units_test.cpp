@@ -442,6 +442,38 @@ TEST_CASE("Unit: reactors, their actions and what is to be done after the commit
     }
 }
 
+TEST_CASE("Unit: handlers and a projector's reactions take part as well") {
+    struct Answering : Handler {
+        Answering() : Handler("answering") {
+            on([](const Created& created) { return dispatch(Ship{created.item}); });
+        }
+    };
+    struct Announcing : Projector<int> {
+        Announcing() : Projector("announcing") {
+            event([](int& count, const Shipped&) { ++count; });
+            sync([this](const int& count) { synced += count; });
+            reaction([](const int& count, const Shipped&) {
+                return dispatch(Create{"gift " + std::to_string(count)}).to("gifts");
+            });
+        }
+        int synced = 0;
+    };
+    App app;
+    app.add<Answering>();
+    app.add<Shipping>();
+    auto& announcing = app.add<Announcing>();
+    const auto result = app.unit<Answering, Shipping, Announcing>().handle("order-1", Created{"book"});
+    CHECK(types(result.messages()) == Names{"unit.created", "unit.ship", "unit.shipped", "unit.create"});
+    CHECK(app.history("gifts")[0].as<Create>().item == "gift 1");
+    CHECK(announcing.synced == 1);
+    CHECK(app.run_until_idle() == 0);
+    const auto unstored = app.unit<Answering, Shipping, Announcing>({.store_commands = false});
+    CHECK(types(unstored.handle("order-1", Created{"pen"}).messages()) ==
+          Names{"unit.created", "unit.shipped", "unit.create"});
+    CHECK(app.run_until_idle() == 0);
+    CHECK(app.load<Shipping>("order-1").state == 2);
+}
+
 // ---- commands that are not stored ----------------------------------------------------------
 
 TEST_CASE("Unit: O10: without storing commands the events are stored, the chain is complete") {

@@ -1144,8 +1144,8 @@ protected:
     /// Called with `()` when its group was started, by the process that did it, after the commit.
     template <class F>
     void on_start(F handler);
-    /// Called with `(std::string_view reason)` when its group was stopped, by hand or over an error, by the process that
-    /// did it, after the commit. What either of them throws is logged.
+    /// Called with `(std::string_view reason)` when its group was stopped, by hand or over an error, by the process
+    /// that did it, after the commit. What either of them throws is logged.
     template <class F>
     void on_stop(F handler);
 
@@ -2312,6 +2312,8 @@ struct GroupInfo {
     /// How far a rebuild is, about, in positions of the log; also one that broke off.
     std::optional<Progress> rebuild{};
     std::int64_t parked = 0;      ///< streams that are parked
+    std::optional<OffsetInfo> last_error{};  ///< the stream that failed last of those that have not recovered
+    bool estimated = false;       ///< there is much of it: `streams`, `oldest`, `newest` and `lag` are about right
 };
 
 /// A handler that has been running for long.
@@ -2625,7 +2627,7 @@ struct Options {
     ErrorStrategy errors{};                     ///< what becomes of a message that cannot be handled
     Duration claim_time = std::chrono::seconds(10);  ///< silence after which a process counts as dead
     int deaths = 10;                            ///< times a message may take its process down before `errors` ends it
-    Duration slow_after = std::chrono::seconds(30);  ///< a handler that runs longer is logged, once, and shown by stats()
+    Duration slow_after = std::chrono::seconds(30);  ///< a handler that runs longer is logged once, stats() show it
     /// A handler that runs longer, for one stream and batch, loses its claim: others take the stream over, with
     /// batches of one, and what it does is dropped. That counts as a death of the process. 0: never.
     Duration give_up_after{};
@@ -3230,8 +3232,8 @@ public:
     /// Waits until no group that is not stopped has anything left to handle; false when `timeout` passed first,
     /// which it may while others keep on sending.
     SOURCED_API bool wait_until_idle(Duration timeout);
-    /// Waits until `groups`, or all reactors of this App, have handled everything up to a position of the log; a position
-    /// that is not in the log yet is waited for. Gives up at once where a group cannot get there by itself.
+    /// Waits until `groups`, or all reactors of this App, have handled everything up to a position of the log; one that
+    /// is not in the log yet is waited for. Gives up at once where a group cannot get there by itself.
     ///
     ///     const Message added = app.dispatch("cart-1", AddItem{"p1", 1000, 2});
     ///     if (app.wait(added, {"cart"}, 1s)) show(app.load<Cart>("cart-1").state);
@@ -13998,8 +14000,8 @@ private:
         ++progress_;
         settled_.notify_all();
     }
-    /// Waits until `done`, which is asked again whenever something was committed, or (`at_rest`) when nothing is left to
-    /// be done here. False: the time is over.
+    /// Waits until `done`, which is asked again whenever something was committed, or (`at_rest`) when nothing is left
+    /// to be done here. False: the time is over.
     template <class Done>
     bool await(Duration timeout, bool at_rest, const Done& done) {
         using Moment = std::chrono::steady_clock::time_point;

@@ -3232,7 +3232,8 @@ public:
         return true;
     }
 
-    [[nodiscard]] Stats stats() {
+    /// At most a few thousand rows a group are looked at; where there are more, the numbers are estimated from them.
+    [[nodiscard]] Stats stats(Time now) {
         Stats stats;
         stats.messages = head();
         {
@@ -3245,7 +3246,7 @@ public:
             auto row = groups_();
             while (row.next()) stats.groups.push_back(group(row));
         }
-        for (auto& group : stats.groups) progress(group);
+        for (auto& group : stats.groups) progress(group, stats, now);
         return stats;
     }
 
@@ -3275,21 +3276,7 @@ public:
         std::vector<OffsetInfo> all;
         auto row = (range.all ? all_offsets_ : troubled_)(group_named(group), after, limit(range.limit));
         while (row.next()) {
-            auto& info = all.emplace_back();
-            info.stream = row.text(0);
-            info.state = static_cast<OffsetInfo::State>(row.integer(1));
-            info.acked = row.integer(2);
-            info.known = row.integer(3);
-            info.attempts = static_cast<int>(row.integer(4));
-            info.deaths = static_cast<int>(row.integer(5));
-            info.position = row.integer(6);
-            info.error_type = row.text(7);
-            info.error_text = row.text(8);
-            info.reason = row.text(9);
-            if (!row.null(10)) info.failed_at = time_of(row.integer(10));
-            if (!row.null(11)) info.retry_at = time_of(row.integer(11));
-            info.owner = row.integer(12);
-            info.owner_pid = row.integer(13);
+            all.push_back(offset_info(row));
         }
         return all;
     }
@@ -3401,17 +3388,29 @@ private:
         return Progress{static_cast<std::int64_t>(share * static_cast<double>(total)), total};
     }
 
-    void progress(GroupInfo& group) {
+    void progress(GroupInfo& group, const Stats& stats, Time now) {
         bool replaying = false;
         {
+            auto row = few_offsets_(group.id, rows_looked_at + 1);
+            row.next();
+            group.estimated = row.integer(0) > rows_looked_at;
+        }
+        if (group.estimated) {
+            probe_offsets(group, stats);
+            replaying = any_replaying_(group.id).next();
+        } else {
             auto row = offsets_of_(group.id);
             row.next();
             group.streams = row.integer(0);
             group.oldest = row.integer(1);
             group.newest = row.integer(2);
-            group.retrying = row.integer(3);
-            if (!row.null(4)) group.next_retry = time_of(row.integer(4));
-            replaying = row.integer(5) > 0;
+            replaying = row.integer(3) > 0;
+        }
+        {
+            auto row = waiting_(group.id);
+            row.next();
+            group.retrying = row.integer(0);
+            if (!row.null(1)) group.next_retry = time_of(row.integer(1));
         }
         {
             auto row = reset_of_(group.id);
@@ -3429,27 +3428,117 @@ private:
             auto row = retry_error_(group.id);
             if (row.next()) group.retry_error = row.text(0);
         }
-        auto parked_streams = parked_(group.id);
-        if (parked_streams.next()) group.parked = parked_streams.integer(0);
-        Handles since_by_id;
+        {
+            auto row = parked_(group.id);
+            if (row.next()) group.parked = row.integer(0);
+        }
+        {
+            auto row = last_error_(group.id);
+            if (row.next()) group.last_error = offset_info(row);
+        }
+        measure_lag(group, stats.messages, now);
+    }
+
+    /// What can be said of many offsets by a look at some: as many streams as are hit, and those at the log's end.
+    void probe_offsets(GroupInfo& group, const Stats& stats) {
+        std::int64_t hits = 0;
+        const auto probe = [&](std::int64_t stream) {
+            auto row = offset_by_key_(group.id, stream);
+            if (!row.next() || row.integer(0) == 0 || row.integer(1) == 0) return false;
+            group.newest = std::max(group.newest, row.integer(0));
+            group.oldest = group.oldest == 0 ? row.integer(0) : std::min(group.oldest, row.integer(0));
+            return true;
+        };
+        const double step = std::max(1.0, static_cast<double>(stats.streams) / probes);
+        double probed = 0.0;
+        for (double stream = 1.0; stream < static_cast<double>(stats.streams) + 1.0; stream += step, ++probed) {
+            hits += probe(static_cast<std::int64_t>(stream)) ? 1 : 0;
+        }
+        group.streams = static_cast<std::int64_t>(static_cast<double>(hits) / probed *
+                                                  static_cast<double>(stats.streams));
+        auto row = last_streams_(stats.messages - probes / 10);
+        while (row.next()) (void)probe(row.integer(0));
+    }
+
+    /// How many messages of its types the group has not handled, and the age of the oldest.
+    void measure_lag(GroupInfo& group, std::int64_t head, Time now) {
+        std::unordered_map<std::int64_t, std::int64_t> since;
         {
             auto row = handles_(group.id);
             row.next();
-            for (const auto& [name, since] : handles_of(row.text(0))) {
+            for (const auto& [name, first] : handles_of(row.text(0))) {
                 auto type = type_by_name_(name);
-                if (type.next()) since_by_id.emplace(std::to_string(type.integer(0)), since);
+                if (type.next()) since.emplace(type.integer(0), first);
             }
         }
-        const std::string handles = encode(since_by_id);
-        auto row = lag_(group.id, group.scanned, std::string_view(handles));
-        row.next();
-        group.lag = row.integer(0);
-        if (group.lag > 0) {
-            auto newest = newest_();
-            if (newest.next()) group.lag_time = Duration(std::max<std::int64_t>(newest.integer(1) - row.integer(1), 0));
+        std::int64_t oldest = std::numeric_limits<std::int64_t>::max();  // recorded
+        const auto open = [&](std::int64_t position, std::int64_t type, std::int64_t acked, std::int64_t recorded) {
+            const auto found = since.find(type);
+            if (position <= acked || found == since.end() || position < found->second) return false;
+            oldest = std::min(oldest, recorded);
+            return true;
+        };
+        // What discovery has found: stream by stream, while there is not too much of it.
+        std::int64_t looked = 0;
+        std::int64_t found = 0;
+        std::int64_t lowest = group.scanned + 1;
+        for (auto* of_state : {&ready_streams_, &waiting_streams_, &claimed_streams_, &parked_streams_}) {
+            auto row = (*of_state)(group.id);
+            while (looked <= rows_looked_at && row.next()) {
+                ++looked;
+                lowest = std::min(lowest, row.integer(2));
+                auto message = open_backwards_(row.integer(0));
+                while (looked <= rows_looked_at && message.next() && message.integer(0) > row.integer(1)) {
+                    ++looked;
+                    if (message.integer(0) > group.scanned) continue;
+                    found += open(message.integer(0), message.integer(1), row.integer(1), message.integer(2)) ? 1 : 0;
+                }
+            }
         }
+        const auto count = [&](std::int64_t from, std::int64_t to) {  // both included
+            const bool few = to - from < rows_looked_at;
+            const std::int64_t step = few ? 1 : (to - from) / probes;
+            std::int64_t hits = 0;
+            std::int64_t probed = 0;
+            for (std::int64_t position = from; position <= to; position += step, ++probed) {
+                auto row = with_offset_(group.id, position);
+                if (row.next()) hits += open(position, row.integer(0), row.integer(1), row.integer(2)) ? 1 : 0;
+            }
+            group.estimated |= !few;
+            return few || probed == 0 ? hits : hits * (to - from + 1) / probed;
+        };
+        if (looked > rows_looked_at) {
+            found = std::max(found, count(lowest, group.scanned));
+            group.estimated = true;
+        }
+        group.lag = found + count(group.scanned + 1, head);
+        if (group.lag == 0) return;
+        auto newest = newest_();
+        const std::int64_t present = std::max(newest.next() ? newest.integer(1) : 0, micros(now));
+        group.lag_time = Duration(std::max<std::int64_t>(present - oldest, 0));
     }
 
+    static OffsetInfo offset_info(const Cursor& row) {
+        OffsetInfo info;
+        info.stream = row.text(0);
+        info.state = static_cast<OffsetInfo::State>(row.integer(1));
+        info.acked = row.integer(2);
+        info.known = row.integer(3);
+        info.attempts = static_cast<int>(row.integer(4));
+        info.deaths = static_cast<int>(row.integer(5));
+        info.position = row.integer(6);
+        info.error_type = row.text(7);
+        info.error_text = row.text(8);
+        info.reason = row.text(9);
+        if (!row.null(10)) info.failed_at = time_of(row.integer(10));
+        if (!row.null(11)) info.retry_at = time_of(row.integer(11));
+        info.owner = row.integer(12);
+        info.owner_pid = row.integer(13);
+        return info;
+    }
+
+    static constexpr std::int64_t rows_looked_at = 5'000;
+    static constexpr std::int64_t probes = 1'000;
     static constexpr std::size_t kept_names = 10'000;
 
     Connection& connection_;
@@ -3500,7 +3589,7 @@ private:
         "WHERE c.stream = ?2 ORDER BY c.due_at, c.id LIMIT ?1"};
     Statement recurring_{bank_, SOURCED_PRIVATE_SELECT_RECURRING "ORDER BY r.name"};
     Statement counts_{bank_,
-                      "SELECT (SELECT count(*) FROM sourced_streams WHERE seq > 0), "
+                      "SELECT (SELECT coalesce(max(id), 0) FROM sourced_streams), "
                       "(SELECT count(*) FROM sourced_scheduled)"};
     Statement groups_{
         bank_,
@@ -3511,7 +3600,7 @@ private:
         bank_,
         "SELECT count(*) FILTER (WHERE highest > 0 AND acked > 0), coalesce(min(acked) FILTER (WHERE highest > 0 AND "
         "acked > 0), 0), "
-        "coalesce(max(acked) FILTER (WHERE highest > 0), 0), count(*) FILTER (WHERE state = 3), min(retry_at), "
+        "coalesce(max(acked) FILTER (WHERE highest > 0), 0), "
         "count(*) FILTER (WHERE pending <= highest) "
         "FROM sourced_offsets WHERE grp = ?"};
     Statement reset_of_{bank_, "SELECT at, reason, acked, stream FROM sourced_resets WHERE grp = ?"};
@@ -3542,6 +3631,11 @@ private:
         "INDEXED BY sourced_offsets_troubled JOIN sourced_streams s ON s.id = o.stream "
         "LEFT JOIN sourced_workers w ON w.id = o.owner WHERE o.grp = ? AND o.stream > ? "
         "AND (o.error_type IS NOT NULL OR o.reason IS NOT NULL) ORDER BY o.stream LIMIT ?"};
+    Statement last_error_{
+        bank_, SOURCED_PRIVATE_SELECT_OFFSETS
+        "INDEXED BY sourced_offsets_troubled JOIN sourced_streams s ON s.id = o.stream "
+        "LEFT JOIN sourced_workers w ON w.id = o.owner WHERE o.grp = ? AND o.error_type IS NOT NULL "
+        "AND (o.error_type IS NOT NULL OR o.reason IS NOT NULL) ORDER BY o.failed_at DESC LIMIT 1"};
 #undef SOURCED_PRIVATE_SELECT_OFFSETS
     Statement group_progress_{bank_, "SELECT status, scanned, handles FROM sourced_groups WHERE id = ?"};
     // Left to itself, SQLite takes the primary key and looks at every stream of the group.
@@ -3589,18 +3683,34 @@ private:
     Statement retry_error_{bank_,
                            "SELECT error_text FROM sourced_offsets WHERE grp = ? AND state = 3 "
                            "ORDER BY retry_at DESC LIMIT 1"};
-    // What discovery has found and not handled, and what it has not looked at.
-    Statement lag_{
-        bank_,
-        "WITH handled AS MATERIALIZED (SELECT CAST(key AS INTEGER) AS type, value AS since FROM json_each(?3)), "
-        "open AS (SELECT m.recorded_at FROM sourced_offsets o JOIN sourced_messages m ON m.stream = o.stream "
-        "JOIN handled ON handled.type = m.type AND m.position >= handled.since "
-        "WHERE o.grp = ?1 AND o.pending IS NOT NULL AND m.position > o.acked AND m.position <= ?2 "
-        "UNION ALL SELECT m.recorded_at FROM sourced_messages m "
-        "JOIN handled ON handled.type = m.type AND m.position >= handled.since "
-        "LEFT JOIN sourced_offsets o ON o.grp = ?1 AND o.stream = m.stream "
-        "WHERE m.position > ?2 AND m.position > coalesce(o.acked, 0)) "
-        "SELECT count(*), min(recorded_at) FROM open"};
+    Statement few_offsets_{bank_,
+                           "SELECT count(*) FROM (SELECT 1 FROM sourced_offsets WHERE grp = ? LIMIT ?)"};
+    Statement offset_by_key_{bank_, "SELECT acked, highest FROM sourced_offsets WHERE grp = ? AND stream = ?"};
+    Statement last_streams_{bank_, "SELECT stream FROM sourced_messages WHERE position > ?"};
+    Statement any_replaying_{bank_,
+                             "SELECT 1 FROM sourced_offsets INDEXED BY sourced_offsets_ready "
+                             "WHERE grp = ? AND state = 1 AND pending <= highest LIMIT 1"};
+    Statement waiting_{bank_,
+                       "SELECT count(*), min(retry_at) FROM sourced_offsets INDEXED BY sourced_offsets_waiting "
+                       "WHERE grp = ? AND state = 3"};
+    Statement ready_streams_{bank_,
+                             "SELECT stream, acked, pending FROM sourced_offsets INDEXED BY sourced_offsets_ready "
+                             "WHERE grp = ? AND state = 1 ORDER BY pending"};
+    Statement waiting_streams_{bank_,
+                               "SELECT stream, acked, pending FROM sourced_offsets INDEXED BY sourced_offsets_waiting "
+                               "WHERE grp = ? AND state = 3"};
+    Statement claimed_streams_{bank_,
+                               "SELECT stream, acked, pending FROM sourced_offsets INDEXED BY sourced_offsets_claimed "
+                               "WHERE owner > 0 AND state = 2 AND pending IS NOT NULL AND grp = ?"};
+    Statement parked_streams_{bank_,
+                              "SELECT stream, acked, pending FROM sourced_offsets INDEXED BY sourced_offsets_troubled "
+                              "WHERE grp = ? AND state = 4 AND pending IS NOT NULL "
+                              "AND (error_type IS NOT NULL OR reason IS NOT NULL)"};
+    Statement open_backwards_{
+        bank_, "SELECT position, type, recorded_at FROM sourced_messages WHERE stream = ? ORDER BY seq DESC"};
+    Statement with_offset_{bank_,
+                           "SELECT m.type, coalesce(o.acked, 0), m.recorded_at FROM sourced_messages m "
+                           "LEFT JOIN sourced_offsets o ON o.grp = ?1 AND o.stream = m.stream WHERE m.position = ?2"};
 };
 
 #undef SOURCED_PRIVATE_SELECT_MESSAGES
@@ -3952,7 +4062,7 @@ public:
     }
     Stats stats() override {
         Stats stats;
-        reading("read stats", [&](Reading& reading) { reading.at_once([&] { stats = reading.stats(); }); });
+        reading("read stats", [&](Reading& reading) { reading.at_once([&] { stats = reading.stats(options_.clock()); }); });
         return stats;
     }
 

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <atomic>
 #include <csignal>
+#include <cstdlib>
 #include <mutex>
 #include <string>
 #include <thread>
@@ -253,6 +254,78 @@ TEST_CASE("wait: what makes no sense is refused") {
     CHECK(app.wait_until_idle(60s));
     app.stop();
     CHECK(said == "wait: called from a handler; a worker cannot wait for itself");
+}
+
+// ==== Stats ======================================================================
+
+TEST_CASE("Stats: lag in messages and in seconds, what is parked and retried, and the last error") {
+    Clock clock;
+    App app({.errors = [](const Fault& fault) {
+                 return fault.message.stream == "parked" ? Resolution::park() : Resolution::retry(fault.at + 1h);
+             },
+             .clock = clock});
+    app.add<List>();
+    app.dispatch("good", Add{1});
+    app.dispatch("waiting", Add{-1});
+    app.run_until_idle();
+    clock.advance(30s);
+    app.dispatch("parked", Add{-1});
+    app.dispatch("parked", Add{2});
+    app.run_until_idle();
+    clock.advance(30s);
+    const GroupInfo group = app.stats().group("list");
+    CHECK(group.lag == 3);
+    CHECK(group.lag_time == 60s);
+    CHECK(group.parked == 1);
+    CHECK(group.retrying == 1);
+    CHECK_FALSE(group.estimated);
+    REQUIRE(group.last_error);
+    CHECK(group.last_error->stream == "parked");
+    CHECK(group.last_error->error_text == "negative");
+    CHECK(group.last_error->position == app.history("parked").at(0).position);
+    CHECK(group.last_error->failed_at == clock.now() - 30s);
+    app.skip_message("list", "parked");
+    CHECK(app.stats().group("list").last_error->stream == "waiting");
+    app.skip_message("list", "waiting");
+    CHECK_FALSE(app.stats().group("list").last_error);
+}
+
+TEST_CASE("Stats: of many streams they are estimated, and say so") {
+    constexpr int streams = 6000;
+    const auto near = [](std::int64_t found, std::int64_t right) { return std::abs(found - right) <= right / 10; };
+    App app;
+    app.add<List>();
+    const auto append = [&](int first, int last) {
+        std::vector<Append> parts;
+        for (int i = first; i < last; ++i) {
+            parts.push_back({"s" + std::to_string(i), {Message(Added{1}), Message(Other{1})}, any_seq});
+        }
+        app.store().append_all(parts);
+    };
+    const auto group = app.store().register_group({"events", {"list.added"}}).id;
+    append(0, streams);
+    CHECK(app.stats().group("events").estimated);  // twice as many messages as are looked at
+    CHECK(near(app.stats().group("events").lag, streams));
+    CHECK(app.stats().group("list").lag == 0);
+    for (Exchange step{{}, group, streams};;) {
+        auto claims = app.store().exchange(step).claims;
+        step.finished.clear();
+        if (claims.empty()) break;
+        for (auto& claim : claims) {
+            auto& handled = step.finished.emplace_back();
+            handled.acked = claim.known;
+            handled.claim = std::move(claim);
+        }
+    }
+    const GroupInfo done = app.stats().group("events");
+    CHECK(done.estimated);
+    CHECK(near(done.streams, streams));
+    CHECK(near(done.newest, 2 * streams));
+    CHECK(done.lag == 0);
+    app.reset_group("list");
+    app.store().reset_group("events", {}, nullptr);
+    CHECK(near(app.stats().group("events").lag, streams));
+    CHECK(app.stats().streams == streams);
 }
 
 // ==== Threads and processes ======================================================

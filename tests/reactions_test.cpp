@@ -366,6 +366,39 @@ TEST_CASE("Reactions: commands reach other actors, whose events come back to the
     for (const auto& each : app.store().log()) CHECK(each.correlation == first.id);
 }
 
+TEST_CASE("Reactions: an actor answers another actor's events in a stream they share") {
+    struct Clerk : sourced::Actor<Sum> {
+        Clerk() : Actor("clerk") {
+            command([](const Sum& sum, const Greet&) { return E<1>{sum.total}; });
+            event([](Sum& sum, const E<1>&) { ++sum.total; });
+        }
+    };
+    App app;
+    app.add<Clerk>();
+    app.add<Free>([](Free& self) {
+        self.event([](Sum& sum, const E<2>& event) { sum.total += event.value; });
+        // Decided by the clerk, and not evolved here.
+        self.reaction([](const Sum& sum, const E<1>& event) { return dispatch(Next{10 * sum.total + event.value}); });
+        self.command([](const Next&) { return E<2>{1}; });
+    });
+    app.dispatch(Messages{Message(Greet{}).to("s"), Message(E<2>{5}).to("s"), Message(Greet{}).to("s")});
+    app.run_until_idle();
+    CHECK(values(of_type(app, "next")) == std::vector{50, 51});
+    CHECK(app.load<Free>("s").state.total == 7);
+}
+
+TEST_CASE("Reactions: with a command that waits in the same batch, each is answered on the state as of its event") {
+    App app;
+    app.add<Free>([](Free& self) {
+        sum_up(self);
+        self.command([](const Sum& sum, const Greet&) { return E<1>{100 * sum.total}; });
+    });
+    app.dispatch(Messages{Message(E<1>{1}).to("s"), Message(Greet{}).to("s"), Message(E<1>{2}).to("s")});
+    app.run_until_idle();
+    // The command is decided on all there is, the reactions on what was there before.
+    CHECK(values(of_type(app, "next")) == std::vector{1, 3, 303});
+}
+
 TEST_CASE("Reactions: a dispatch may go where another message stands") {
     const auto other = Message(E<1>{}).to("elsewhere");
     CHECK(dispatch(Next{}).to(other).sending().to == "elsewhere");

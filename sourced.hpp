@@ -2577,7 +2577,8 @@ struct VerifyOptions {
 ///     I1   the seqs of a stream are 1..n in the order of their positions, positions are 1..n
 ///     I2   a stream's head is its last message's seq
 ///     I3   message ids are unique; a cause exists, comes earlier and has the same correlation
-///     I4   no offset lies beyond the log, and no message was passed over by a group that handles it
+///     I4   no offset lies beyond the log, no message was passed over by a group that handles it, and what is built
+///          beside a group has its tables
 ///     I5   what came of a command was written in one transaction, once
 ///     I7   what came of a stream's commands by one group follows the order of the commands
 ///     I8   a claim has an owner that is known, and nothing else has one

@@ -92,7 +92,30 @@ TEST_CASE("Migration: a file of version 1 goes on where it was, with its message
     CHECK(problems_of(old.directory.file()) == "");
 }
 
-TEST_CASE("Migration: it is done whole or not at all, and once between processes") {
+TEST_CASE("child: opener" * doctest::skip()) {
+    support::Child::report("ready");
+    if (!support::Child::told()) return;
+    const auto store = open_store({.path = support::Child::arguments().at(0), .busy_timeout = 1min});
+    support::Child::report(std::to_string(store->head()));
+}
+
+TEST_CASE("Migration: of several processes that open the file at once, one does it") {
+    const OldFile old;
+    std::vector<std::unique_ptr<support::Child>> children;
+    for (int i = 0; i < 4; ++i) {
+        children.push_back(std::make_unique<support::Child>("opener", std::vector{old.directory.file()}));
+        REQUIRE(children.back()->line() == "ready");
+    }
+    for (const auto& child : children) child->tell("go");
+    for (const auto& child : children) {
+        CHECK(child->line() == "5");
+        CHECK(child->wait() == 0);
+    }
+    CHECK(old.version() == 2);
+    CHECK(problems_of(old.directory.file()) == "");
+}
+
+TEST_CASE("Migration: it is done whole or not at all") {
     const OldFile old;
     SUBCASE("what stands in its way leaves the file as it was") {
         SQLite::Database(old.directory.file(), SQLite::OPEN_READWRITE).exec("CREATE TABLE sourced_recurring(x)");
@@ -100,7 +123,7 @@ TEST_CASE("Migration: it is done whole or not at all, and once between processes
         CHECK(old.version() == 1);
         SQLite::Database(old.directory.file(), SQLite::OPEN_READWRITE).exec("DROP TABLE sourced_recurring");
     }
-    SUBCASE("a second process that opens it finds the new version") {
+    SUBCASE("who opens it later finds the new version") {
         const App first({.path = old.directory.file()});
         CHECK(old.version() == 2);
     }

@@ -2096,6 +2096,31 @@ TEST_CASE_TEMPLATE("Store: a reset lets a group pass again what it had handled, 
         std::sort(again.begin(), again.end());
         CHECK(again == Numbers{4, 5, 6});
     }
+    SUBCASE("one stream, and the reason is kept") {
+        store->reset_group("g", {.stream = "s1", .reason = "why not"}, nullptr);
+        const auto info = store->stats().group("g");
+        CHECK(info.reset_reason == "why not");
+        REQUIRE(info.replay);
+        CHECK(info.replay->done == 0);
+        CHECK(info.replay->total == 5);
+        Numbers again = drain(*store, group, {"E"});
+        std::sort(again.begin(), again.end());
+        CHECK(again == Numbers{1, 3, 4, 5, 6});
+        CHECK_FALSE(store->stats().group("g").replay);
+    }
+    SUBCASE("from a time: of what is recorded at or after it") {
+        store->reset_group("g", {.time = store->log().front().recorded_at}, nullptr);
+        CHECK(drain(*store, group, {"E"}).size() == 6);
+        store->reset_group("g", {.time = store->log().back().recorded_at + std::chrono::hours(1)}, nullptr);
+        CHECK(drain(*store, group, {"E"}).empty());
+    }
+    SUBCASE("mistakes change nothing") {
+        CHECK_THROWS_WITH_AS(store->reset_group("g", {.stream = "s9"}, nullptr),
+                             "reset in 's9': there is no such stream", Invalid);
+        CHECK_THROWS_WITH_AS(store->reset_group("g", {.position = 2, .time = Time()}, nullptr),
+                             "reset: a position and a time are given, one is enough", Invalid);
+        CHECK(drain(*store, group, {"E"}) == Numbers{4, 6});
+    }
     SUBCASE("on_reset throws: nothing is reset") {
         CHECK_THROWS_AS(store->reset_group("g", {},
                                            [](Transaction& transaction) {

@@ -257,6 +257,8 @@ TEST_CASE("Workflows: Q6: a failed step that the function catches can be made go
             ctx.step("hotel", []() -> int { throw std::runtime_error("full"); });
         } catch (const sourced::StepFailed& failed) {
             CHECK(std::string(failed.what()) == "step 'hotel' failed: full");
+            const sourced::StepFailed often("hotel", 3, "T", "full");
+            CHECK(std::string(often.what()) == "step 'hotel' failed 3 times: full");
             CHECK(failed.step() == "hotel");
             CHECK(failed.type() == "std::runtime_error");
             return ctx.step("cancel flight", [&] { return "cancelled, the hotel was " + failed.text(); });
@@ -716,6 +718,67 @@ TEST_CASE("Workflows: one can be tested without a store, by a clock that is move
     CHECK(tries == 3);
 }
 
+TEST_CASE("Workflows: records that cannot be read any more are told by what they are and where") {
+    sourced::testing::Clock clock;
+    const std::string who = "workflow 'any' at 'any-1': ";
+    // What is said about the history of one function when another runs over it, or over something else.
+    const auto said = [&](const Any::Function& before, const Any::Function& now,
+                          const std::function<void(sourced::Messages&)>& spoil, bool paid = true) {
+        const Any first(before);
+        sourced::testing::Rehearsal rehearsal(first, 1);
+        if (paid) rehearsal.send(Paid{1});
+        auto history = rehearsal.history();
+        spoil(history);
+        try {
+            (void)Any(now).advance("any-1", history, {clock, [] { return sourced::Id::make(); }});
+        } catch (const sourced::Park& park) {
+            const std::string text = park.what();
+            return text.starts_with(who) ? text.substr(who.size()) : text;
+        }
+        return std::string("nothing");
+    };
+    const auto nothing = [](sourced::Messages&) {};
+    const Any::Function plain = [](auto& ctx, int) {
+        ctx.step("a", [] { return std::string("x"); });
+        ctx.sleep(1s);
+        return std::string();
+    };
+    const Any::Function waits = [](auto& ctx, int) {
+        (void)ctx.template wait_for<Paid>();
+        ctx.sleep(1s);
+        return std::string();
+    };
+    const auto keeps = [](auto initial) {
+        return [initial](auto& ctx, int) {
+            auto& kept = ctx.keep("k", initial);
+            ctx.step("a", [&] { kept = {}; });
+            ctx.sleep(1s);
+            return std::string();
+        };
+    };
+    CHECK(said(plain, plain, nothing) == "nothing");
+    CHECK(said(plain, [](auto& ctx, int) { return std::to_string(ctx.step("a", [] { return 1; })); }, nothing) ==
+          "what step 'a' returned cannot be read: read JSON: /output: expected integer, got \"x\"");
+    CHECK(said(plain, plain, [](auto& history) { history[0].payload = R"({"input":"one"})"; }) ==
+          "its input cannot be read: read JSON: /input: expected integer, got \"one\"");
+    CHECK(said(plain, plain, [](auto& history) { history[0].erased_at = sourced::Time{}; })
+              .starts_with("its input cannot be read: "));
+    CHECK(said(plain, plain, [](auto& history) { history[2].erased_at = sourced::Time{}; }) ==
+          "the record at seq 3 was erased");
+    CHECK(said(plain, plain, [](auto& history) { history[2].payload = "[]"; })
+              .starts_with("the record at seq 3 cannot be read: "));
+    CHECK(said(waits, waits, [](auto& history) { history[2].payload = R"({"amount":"x"})"; })
+              .starts_with("what was waited for cannot be read: read 'trip.paid' in stream 'any-1' at seq 3"));
+    CHECK(said(waits, waits, [](auto& history) { history.erase(history.begin() + 2); }) ==
+          "seq 3, which it waited for, is gone");
+    CHECK(said(keeps(std::string("x")), keeps(5), nothing).starts_with("what it keeps as 'k' cannot be read: "));
+    CHECK(said(plain, [](auto& ctx, int) {
+              ctx.keep("k", 1);
+              ctx.keep("k", std::string());
+              return std::string();
+          }, nothing) == "it keeps 'k' as two different types");
+}
+
 TEST_CASE("Workflows: a function that catches what ends a run is reported") {
     const std::string text = "workflow 'any' at 'any-1': its function has caught the exception that ends a run: catch "
                              "(...) has to pass it on with throw;";
@@ -931,7 +994,9 @@ TEST_CASE("Workflows: Q10: many run side by side under the workers of two Apps, 
     std::set<std::string> done;
     int runs = 0;
     sourced::App app(options(directory.file()));
-    sourced::App other(options(directory.file()));
+    auto small = options(directory.file());
+    small.batch_size = 1;
+    sourced::App other(small);
     const Any::Function function = [&](auto& ctx, int input) {
         int sum = 0;
         for (int i = 0; i < 5; ++i) {
@@ -946,7 +1011,7 @@ TEST_CASE("Workflows: Q10: many run side by side under the workers of two Apps, 
         return std::to_string(sum);
     };
     app.add<Any>(function);
-    other.add<Any>(function);
+    other.add<Any>(function);  // message by message: none may take for open what has been done behind it
     app.start(2);
     other.start(2);
     std::vector<sourced::WorkflowHandle<Any>> handles;

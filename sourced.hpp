@@ -1843,7 +1843,7 @@ protected:
 namespace sourced {
 
 /// How often a failing step is tried again, and how long the workflow waits before each try: `after`, then twice
-/// that, and so on up to `at_most`.
+/// that, and so on up to `at_most`. By default it is not.
 ///
 ///     ctx.step("charge", [&] { return charge(trip); }, {.times = 5, .after = 10s});
 struct StepRetries {
@@ -1912,7 +1912,7 @@ struct WorkflowCalls {
 
     WorkflowPass* pass = nullptr;
 
-    // JSON objects that hold what was asked for beside other things, under "output", or "value".
+    // A JSON object that holds what the step returned beside other things, under "output".
     [[nodiscard]] SOURCED_API const std::string& step(std::string_view name, const std::string& key, const Step& run,
                                                       const StepRetries& retries) const;
     [[nodiscard]] SOURCED_API void* keep(Kept kept) const;
@@ -1960,7 +1960,8 @@ public:
     ///     auto& done = ctx.keep<Progress>("progress");
     ///     ctx.step("send all", [&] { for (; done.index < 10; ++done.index) send(done.index); }, {.times = 5});
     ///
-    /// The same name gives the same value. What a process did in a step that it died in is not kept.
+    /// The same name gives the same value. What the function changes between its steps it changes in every run. What
+    /// a process did in a step that it died in is not kept.
     template <class T>
     T& keep(std::string_view name, T initial = {});
 
@@ -1996,7 +1997,7 @@ public:
     explicit ContextOf(const detail::WorkflowCalls& calls) : Context(calls) {}
 
     /// The next event of this type in the workflow's stream that no wait has had yet, whether it has come
-    /// already or not. Of several types the first that comes, as a variant. Who waits for it sends it there:
+    /// already or not. Of several types the first that comes, as a variant. It is sent there like any message:
     ///
     ///     app.dispatch(handle.stream(), Paid{amount});
     template <class E, class... More>
@@ -14630,6 +14631,9 @@ void DraftBase::discard() { engine_->discard(*this); }
 
 Unit App::do_unit(std::vector<const Reactor*> reactors, const UnitOptions& options) {
     for (std::size_t i = 0; i < reactors.size(); ++i) {
+        if (dynamic_cast<const WorkflowBase*>(reactors[i])) {
+            throw Error("unit: '" + reactors[i]->name() + "' is a workflow: its steps are run by workers");
+        }
         if (std::find(reactors.begin(), reactors.begin() + static_cast<std::ptrdiff_t>(i), reactors[i]) !=
             reactors.begin() + static_cast<std::ptrdiff_t>(i)) {
             throw Error("unit: '" + reactors[i]->name() + "' is named twice");

@@ -869,6 +869,13 @@ TEST_CASE("Workflows: a step may park its instance, and begins again when that i
     CHECK(handle.outcome().output() == "paid");
 }
 
+TEST_CASE("Workflows: none runs in a unit") {
+    sourced::App app;
+    app.add<Any>([](auto&, int) { return std::string(); });
+    CHECK_THROWS_WITH_AS((void)app.unit<Any>(), "unit: 'any' is a workflow: its steps are run by workers",
+                         sourced::Error);
+}
+
 TEST_CASE("Workflows: steps do not nest") {
     Stage stage([](auto& ctx, int) {
         ctx.step("outer", [&] { ctx.step("inner", [] {}); });

@@ -3314,7 +3314,9 @@ private:
     SOURCED_API Message do_schedule(std::string_view stream, Message message, Time time);
     SOURCED_API void do_every(std::string_view name, Duration interval, std::string_view stream, Message message,
                               std::optional<Time> first);
-    SOURCED_API void do_start_workflow(const WorkflowBase& workflow, std::string_view id, const std::string& input);
+    /// `same`: whether a payload holds the same input.
+    SOURCED_API void do_start_workflow(const WorkflowBase& workflow, std::string_view id, const std::string& input,
+                                       const std::function<bool(const std::string&)>& same);
     SOURCED_API Result do_handle(const detail::Definition& definition, std::string_view stream, Message command,
                                  const HandleOptions& options);
     SOURCED_API void check(const Message& message) const;
@@ -7155,7 +7157,12 @@ WorkflowHandle<W> App::start_workflow(const typename W::Input& input) {
 
 template <class W>
 WorkflowHandle<W> App::start_workflow(std::string_view id, const typename W::Input& input) {
-    do_start_workflow(static_cast<const W&>(find(typeid(W))), id, encode(input));
+    // The type may have got another field since.
+    const std::string json = encode(input);
+    const auto same = [&json](const std::string& payload) {
+        return encode(decode<detail::Input<typename W::Input>>(payload).input) == json;
+    };
+    do_start_workflow(static_cast<const W&>(find(typeid(W))), id, json, same);
     return workflow<W>(id);
 }
 
@@ -11676,7 +11683,7 @@ public:
     }
 
     /// Appends the start of a workflow, unless it is there already.
-    void start_workflow(const std::string& stream, Message start) {
+    void start_workflow(const std::string& stream, Message start, const std::function<bool(const std::string&)>& same) {
         complete(start, stream);
         for (;;) {
             std::optional<std::string> known;
@@ -11687,7 +11694,13 @@ public:
                 return !known;
             });
             if (known) {
-                if (*known == start.payload) return;
+                bool equal = false;
+                try {
+                    equal = same(*known);
+                } catch (const Invalid&) {
+                    // What cannot be read is another input too.
+                }
+                if (equal) return;
                 throw Invalid("start workflow '" + stream + "': it was started with another input");
             }
             try {
@@ -15129,11 +15142,12 @@ bool update_markdown(const std::string& path, const Topology& topology) {
     return true;
 }
 
-void App::do_start_workflow(const WorkflowBase& workflow, std::string_view id, const std::string& input) {
+void App::do_start_workflow(const WorkflowBase& workflow, std::string_view id, const std::string& input,
+                            const std::function<bool(const std::string&)>& same) {
     if (id.find_first_not_of(" \t\r\n") == std::string_view::npos) {
         throw Invalid("start workflow '" + workflow.name() + "': its id is blank");
     }
-    engine_->start_workflow(workflow.stream_of(id), workflow.start_message(input));
+    engine_->start_workflow(workflow.stream_of(id), workflow.start_message(input), same);
 }
 
 /// Looks for the end of a workflow from the last message of its stream on. True: it may stand further before.

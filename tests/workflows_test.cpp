@@ -578,6 +578,41 @@ TEST_CASE("Workflows: one is started once under its id, with any input, and may 
     CHECK_THROWS_AS((void)app.start_workflow<Any>("1", 1), sourced::NotRegistered);
 }
 
+namespace {
+
+struct TripWithMeals {
+    std::string city{};
+    int people = 1;
+    bool meals = false;
+
+    SOURCED_VALUE(city, people, meals)
+};
+template <class Input>
+struct Simple : sourced::Workflow<Input, int> {
+    using typename sourced::Workflow<Input, int>::Context;
+    Simple() : sourced::Workflow<Input, int>("simple") {
+        this->run([](Context&, const Input& input) { return input.people; });
+    }
+};
+
+}  // namespace
+
+TEST_CASE("Workflows: the input of one that is started again may have got a field since") {
+    const support::TemporaryDirectory directory;
+    {
+        sourced::App app({.path = directory.file()});
+        app.add<Simple<Trip>>();
+        (void)app.start_workflow<Simple<Trip>>("1", Trip{"Lisbon", 2});
+    }
+    sourced::App app({.path = directory.file()});
+    app.add<Simple<TripWithMeals>>();
+    const auto handle = app.start_workflow<Simple<TripWithMeals>>("1", TripWithMeals{"Lisbon", 2});
+    CHECK_THROWS_AS((void)app.start_workflow<Simple<TripWithMeals>>("1", TripWithMeals{"Lisbon", 2, true}),
+                    sourced::Invalid);
+    app.run_until_idle();
+    CHECK(handle.outcome().output() == 2);
+}
+
 TEST_CASE("Workflows: one needs a name and a function, and only one of it") {
     struct Nameless : sourced::Workflow<int, int> {
         Nameless() : Workflow(" ") {}

@@ -904,6 +904,24 @@ TEST_CASE("Workflows: a step may park its instance, and begins again when that i
     CHECK(handle.outcome().output() == "paid");
 }
 
+TEST_CASE("Workflows: what is passed again after a reset runs no step, not even the one that is due") {
+    int runs = 0;
+    sourced::App app({.batch_size = 1});
+    app.add<Any>([&](auto& ctx, int) {
+        return ctx.step("pay", [&]() -> std::string {
+            if (++runs == 1) throw sourced::Park("later");
+            return "paid";
+        });
+    });
+    const auto handle = app.start_workflow<Any>("1", 1);
+    app.run_until_idle();
+    CHECK(handle.outcome().parked());
+    app.reset_group("any");
+    app.run_until_idle();
+    CHECK(handle.outcome().output() == "paid");
+    CHECK(runs == 2);
+}
+
 TEST_CASE("Workflows: none runs in a unit") {
     sourced::App app;
     app.add<Any>([](auto&, int) { return std::string(); });

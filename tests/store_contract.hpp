@@ -2184,6 +2184,44 @@ TEST_CASE_TEMPLATE("Store: a command handled at once is decided on the state it 
     CHECK(outcome.appended.last_seq == 2);
     CHECK(claim(*store, group).empty());  // handled already
 
+    SUBCASE("several commands are handled, what the group reacts to is left") {
+        const Message one = command("C");
+        const Message two = command("C");
+        direct.decided_on = 2;
+        direct.commands = 2;
+        direct.messages = {one, two, follow(one, message("R")), follow(two, message("E"))};
+        CHECK(store->commit_direct(direct).appended.first_seq == 3);
+        const auto claims = claim(*store, group);
+        REQUIRE(claims.size() == 1);
+        CHECK(claims[0].acked == 4);
+        CHECK(pending(*store, claims[0], {"C", "R"}) == Numbers{5});
+        CHECK(decide(6).result == DirectOutcome::Result::pending);
+        finish(*store, handled(claims[0], 5));
+        CHECK(decide(6).result == DirectOutcome::Result::done);
+    }
+    SUBCASE("a command that is not stored leaves its events alone") {
+        direct.commands = 0;
+        direct.decided_on = 2;
+        direct.messages = {message("E")};
+        CHECK(store->commit_direct(direct).appended.first_seq == 3);
+        CHECK(claim(*store, group).empty());
+        direct.decided_on = 3;
+        direct.messages = {message("E"), message("R")};
+        CHECK(store->commit_direct(direct).result == DirectOutcome::Result::done);
+        const auto claims = claim(*store, group);
+        REQUIRE(claims.size() == 1);
+        CHECK(pending(*store, claims[0], {"C", "R"}) == Numbers{5});
+        finish(*store, handled(claims[0], 5));
+        // Nothing came of one: nothing is written, but the state has to be right and nothing may be open.
+        direct.decided_on = 3;
+        direct.messages.clear();
+        CHECK(store->commit_direct(direct).result == DirectOutcome::Result::conflict);
+        direct.decided_on = 5;
+        CHECK(store->commit_direct(direct).result == DirectOutcome::Result::done);
+        store->append("s1", {command("C")});
+        CHECK(store->commit_direct(direct).result == DirectOutcome::Result::pending);
+        CHECK(store->head() == 6);
+    }
     SUBCASE("an event came in between: conflict, nothing is written") {
         CHECK(decide(1).result == DirectOutcome::Result::conflict);
         CHECK(store->head() == 2);

@@ -1079,10 +1079,12 @@ TEST_CASE("Rebuild: while workers run, another process appends and readers read,
     constexpr int many = 400;
     {
         Shop before({.path = directory.file()}, 1);
+        before.app.add<Reacting>();
         for (int i = 0; i < many; ++i) before.app.store().append("s" + std::to_string(i % 5), {Added{1}});
         before.app.run_until_idle();
     }
     Shop shop({.path = directory.file(), .batch_size = 7, .claim_count = 2, .busy_timeout = 1min}, factor);
+    shop.app.add<Reacting>();
     support::Child child("appender", {directory.file()});
     REQUIRE(child.line() == "ready");
 
@@ -1108,6 +1110,7 @@ TEST_CASE("Rebuild: while workers run, another process appends and readers read,
     child.tell("go");
     const Rebuilt rebuilt = shop.app.rebuild("own_rows");
     CHECK(rebuilt.messages >= many);
+    for (int i = 0; i < 3; ++i) shop.app.rebuild("reacting");
     CHECK(child.line() == "done");
     for (const char* group : groups) {
         if (group != groups[0]) shop.app.rebuild(group);
@@ -1125,6 +1128,7 @@ TEST_CASE("Rebuild: while workers run, another process appends and readers read,
     CHECK(shop.ready->get(shop.app.store(), "s1") == sum / 5);
     CHECK(shop.ready_keys->get(shop.app.store(), "1") == sum);
     CHECK(sum_in(shop.app, "own_keys", "1") == sum);
+    CHECK(shop.app.history("notes").size() == many + 150);  // no reaction was lost or repeated
     CHECK(problems_of(directory.file()) == "");
 }
 

@@ -2458,8 +2458,8 @@ public:
     /// Starts it again where it stopped; errors and retries are cleared. Parked streams stay parked.
     virtual void start_group(std::string_view name, std::string_view reason = {}) = 0;
     /// Lets the group pass messages again; `on_reset` runs in the same transaction. What it had handled before is
-    /// a replay. Work under way is dropped, retries begin anew. Streams that have not come as far
-    /// stay where they are. Throws NotRegistered for a group that is not stored, Invalid for a stream that is not
+    /// a replay. Work under way is dropped, retries begin anew, parked streams go on. Streams that have not come as
+    /// far stay where they are. Throws NotRegistered for a group that is not stored, Invalid for a stream that is not
     /// there and when both a position and a time are given.
     virtual void reset_group(std::string_view name, const Reset& reset,
                              const std::function<void(Transaction&)>& on_reset) = 0;
@@ -3288,7 +3288,7 @@ public:
     /// Throws Invalid for what cannot be rebuilt, NotRegistered for what was not added, Error when another process
     /// rebuilds the same group or a message cannot be handled, no retries asked; what the old one has skipped may fail
     /// again and is skipped again. Then, and when the process dies, the old one goes on being
-    /// served; the next rebuild starts over. A stopped group stays stopped.
+    /// served; the next rebuild starts over. A stopped group stays stopped; parked streams go on.
     SOURCED_API Rebuilt rebuild(std::string_view group, const RebuildOptions& options = {});
     template <std::derived_from<Reactor> R>
     Rebuilt rebuild(const RebuildOptions& options = {}) {

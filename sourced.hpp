@@ -13821,11 +13821,16 @@ private:
                 // Somewhere in the batch: halves lead to the culprit, and what comes before it is kept.
                 work->limit = work->handled / 2;
             } else {
-                fail(*work, handled, work->first_position, outcome.error);
-                failure = std::move(handled.failure);
+                try {
+                    fail(*work, handled, work->first_position, outcome.error);
+                    failure = std::move(handled.failure);
+                } catch (const StoreError& error) {
+                    trouble(error.what());  // the message cannot be read now: somebody else shall come upon it
+                }
             }
+            const bool release = work->handled == 1 && !failure;
             work->memory.reset();
-            worker.again.push_back({std::move(work), std::move(handled.claim), std::move(failure), false});
+            worker.again.push_back({std::move(work), std::move(handled.claim), std::move(failure), release});
             return;
         }
         }

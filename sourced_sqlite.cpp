@@ -4062,7 +4062,8 @@ public:
     }
     Stats stats() override {
         Stats stats;
-        reading("read stats", [&](Reading& reading) { reading.at_once([&] { stats = reading.stats(options_.clock()); }); });
+        const Time now = options_.clock();
+        reading("read stats", [&](Reading& reading) { reading.at_once([&] { stats = reading.stats(now); }); });
         return stats;
     }
 

@@ -1736,6 +1736,91 @@ TEST_CASE_TEMPLATE("Store: failures are counted for their message and cleared by
     }
 }
 
+TEST_CASE_TEMPLATE("Store: streams are parked, tried again, and messages passed over", Kind_, STORE_KINDS) {
+    Kind_ kind;
+    HandClock clock;
+    clock.set(1000);
+    auto store = kind.open(clock.options());
+    store->append("s1", several("E", 3));
+    store->append("s2", several("E", 1));
+    const auto group = store->register_group({"g", {"E"}, {}}).id;
+    const auto claim_s1 = [&] {
+        for (auto& each : claim(*store, group, 5)) {
+            if (each.stream_name == "s1") return each;
+        }
+        FAIL("s1 was not claimed");
+        return Claim{};
+    };
+    Handled partly = failed(claim_s1(), 2, std::nullopt);
+    partly.acked = 1;
+    const auto end_with = [&](Resolution resolution) {
+        partly.failure->resolution = std::move(resolution);
+        CHECK(finish(*store, partly).result == Went::done);
+    };
+
+    SUBCASE("K12: a parked stream keeps its error, takes no claim and stands in nobody's way") {
+        end_with(Resolution::park());
+        store->append("s1", several("E", 1));
+        CHECK(claim(*store, group, 5).empty());
+        CHECK_FALSE(store->claim_stream(group, "s1").has_value());
+        const auto offsets = store->offsets("g");
+        REQUIRE(offsets.size() == 1);
+        CHECK(offsets[0].state == OffsetInfo::State::parked);
+        CHECK(offsets[0].acked == 1);
+        CHECK(offsets[0].position == 2);
+        CHECK(offsets[0].error_text == "no paper");
+        CHECK(offsets[0].reason == "no paper");
+        CHECK(store->stats().group("g").active);
+        CHECK(store->stats().group("g").parked == 1);
+        store->start_group("g");
+        CHECK(store->offsets("g").size() == 1);
+        store->retry_stream("g", "s1");
+        CHECK(store->offsets("g").empty());
+        const Claim again = claim_s1();
+        CHECK(again.attempts == 0);
+        CHECK(pending(*store, again, {"E"}) == Numbers{2, 3, 5});
+    }
+    SUBCASE("a message that is skipped is acknowledged and recorded, the next is open") {
+        end_with(Resolution::skip("bad paper"));
+        const auto skipped = store->skipped("g");
+        REQUIRE(skipped.size() == 1);
+        CHECK(skipped[0].stream == "s1");
+        CHECK(skipped[0].position == 2);
+        CHECK(skipped[0].id == store->log().at(1).id);
+        CHECK(skipped[0].at == at(1000));
+        CHECK(skipped[0].reason == "bad paper");
+        CHECK(store->offsets("g").empty());
+        CHECK(pending(*store, claim_s1(), {"E"}) == Numbers{3});
+    }
+    SUBCASE("parked or skipped by hand, work under way fails the fence") {
+        SUBCASE("parked") { store->park_stream("g", "s1", "by hand"); }
+        SUBCASE("skipped") { CHECK(store->skip_message("g", "s1", "by hand").position == 1); }
+        CHECK(finish(*store, partly).result == Went::lost);
+    }
+    SUBCASE("claims are taken back from a handler that does not return, once") {
+        std::vector<Claim> claims{partly.claim};
+        CHECK(store->revoke(claims) == 1);
+        CHECK(store->revoke(claims) == 0);
+        CHECK(finish(*store, partly).result == Went::lost);
+        CHECK(claim_s1().deaths == 1);
+    }
+    SUBCASE("how far a group stands, in the log and in one stream") {
+        CHECK_FALSE(store->standing("g", 1).reached);  // claimed
+        end_with(Resolution::retry(at(2000)));
+        CHECK(store->standing("g", 1, "s1").reached);
+        CHECK(store->standing("g", 1).reached);
+        CHECK(store->standing("g", 2).stalled == "'s1' waits for its retry: no paper");
+        CHECK(store->standing("g", 4, "s2").stalled == "");
+        CHECK_FALSE(store->standing("g", 4, "s2").reached);
+        store->append("s3", several("F", 1));
+        CHECK(store->standing("g", 5, "s3").reached);
+        store->stop_group("g", "lunch");
+        CHECK(store->standing("g", 1).reached);
+        CHECK(store->standing("g", 4, "s2").stalled == "it is stopped: lunch");
+        CHECK_THROWS_AS((void)store->standing("nobody", 1), NotRegistered);
+    }
+}
+
 TEST_CASE_TEMPLATE("Store: what a worker has made is committed whole, under its fence", Kind_, STORE_KINDS) {
     Kind_ kind;
     HandClock clock;

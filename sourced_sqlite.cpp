@@ -1493,19 +1493,21 @@ public:
         if (appended.repeated || direct.messages.empty()) return {DirectOutcome::Result::done, appended};
         const auto handled = static_cast<std::int64_t>(direct.commands);
         bool reacts = false;
+        const auto& wakes = this->group(direct.group).since;  // `sync` may have made us forget the other
         for (std::size_t i = direct.commands; i < direct.messages.size(); ++i) {
-            reacts |= group.since.contains(type_id(direct.messages[i].type, direct.messages[i].kind));
+            reacts |= wakes.contains(type_id(direct.messages[i].type, direct.messages[i].kind));
         }
         if (reacts && handled == 0) return {DirectOutcome::Result::done, appended};
         head = find_head(direct.stream);
-        Offset* offset = &make_offset({group.id, head->id}, appended.first_position - 1);
+        const OffsetKey key{direct.group, head->id};
+        Offset* offset = &make_offset(key, appended.first_position - 1);
         offset->acked = offset->highest = offset->known = appended.first_position + handled - 1;
         if (!reacts) offset->acked = offset->highest = offset->known = appended.last_position;
         offset->clean_seq = reacts ? appended.first_seq + handled - 1 : appended.last_seq;
         offset->trouble |= offset->attempts != 0;
         offset->attempts = 0;
         offset->attempted.reset();
-        touch({group.id, head->id}, *offset);
+        touch(key, *offset);
         return {DirectOutcome::Result::done, appended};
     }
 

@@ -282,6 +282,26 @@ TEST_CASE("C5: an actor's sync gets each command, exactly the events appended fo
     }
 }
 
+TEST_CASE("sync: a conflict that it catches costs nothing, reactions neither") {
+    struct Catching : List {
+        Catching() : List("catching") {
+            reaction([](const Added& added) { return sourced::dispatch(Ignore{}).to("told-" + added.name); });
+            sync([](const Items&, std::string_view, const Batch&, Transaction& transaction) {
+                CHECK_THROWS_AS(transaction.append("other", {Ignore{}}, sourced::expect_seq(9)), sourced::Conflict);
+            });
+        }
+    };
+    App app;
+    app.add<Catching>();
+    app.handle<Catching>("list-1", Add{"milk"});
+    app.dispatch("list-1", Add{"tea"});
+    app.run_until_idle();
+    CHECK(app.load<Catching>("list-1").state.names.size() == 2);
+    CHECK(app.history("told-milk").size() == 1);
+    CHECK(app.history("told-tea").size() == 1);
+    CHECK(app.history("other").empty());
+}
+
 TEST_CASE("C10: a command that leads to nothing is handled all the same") {
     App app;
     app.add<List>();

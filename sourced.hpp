@@ -2338,6 +2338,12 @@ struct Stats {
     [[nodiscard]] SOURCED_API const GroupInfo& group(std::string_view name) const;
 };
 
+/// See UnitTransaction::passed().
+struct Passed {
+    std::int64_t highest = 0;             ///< what stands in the stream up to this position is a replay
+    std::optional<std::string> parked{};  ///< why, if it is
+};
+
 /// A write transaction that can also do what a worker's commit does: read the log as it
 /// will be, schedule, and acknowledge. See Store::unit().
 class UnitTransaction : public Transaction {
@@ -2352,6 +2358,8 @@ public:
     /// discovered yet, waiting, or claimed by a worker. Throws Error when the group is stopped.
     [[nodiscard]] virtual bool open(std::int64_t group, std::string_view stream,
                                     std::int64_t before = std::numeric_limits<std::int64_t>::max()) = 0;
+    /// How far the group has ever come in the stream. Throws Error when it is stopped.
+    [[nodiscard]] virtual Passed passed(std::int64_t group, std::string_view stream) = 0;
     /// Counts everything in the stream up to `position` as handled by the group, also what stands open; what
     /// was handled before stays so. Retries and errors of the stream are cleared. Throws Error when a worker has
     /// claimed the stream, when the group is stopped, and when the stream has no message up to there.
@@ -2918,8 +2926,9 @@ private:
 class Unit {
 public:
     /// Handles a command or an event. What a handler throws comes out here, and nothing is kept then. Throws Error when
-    /// more than `limit` messages were handled, when a group is stopped, when a reactor asks for a retry, and
-    /// when a worker holds one of the streams for longer than the claim time; otherwise as App::dispatch does.
+    /// more than `limit` messages were handled, when a group is stopped or one of the streams parked for it, when a
+    /// reactor asks for a retry, and when a worker holds one of the streams for longer than the claim time; otherwise
+    /// as App::dispatch does.
     template <class T>
     UnitResult handle(std::string_view stream, const T& message) const {
         static_assert(is_message<T> || std::same_as<T, Message>,
@@ -3256,9 +3265,10 @@ public:
     ///         db.execute("insert into sent values (?)", message.stream);
     ///     });
     ///
-    /// False: it was handled already, and `body` did not run. Throws NotRegistered when no such reactor was added or it
-    /// does not handle the message's type, and Error when the message is not in the log, when one before it
-    /// fails, or the stream stays busy for longer than the claim time.
+    /// False: it was handled already, if only before a reset, and `body` did not run. Throws NotRegistered when no such
+    /// reactor was added or it does not handle the message's type, and Error when the message is not in the log, when
+    /// one before it fails or is parked, or the stream stays busy for longer than the claim time. A stream that is
+    /// parked for this very message goes on behind it.
     SOURCED_API bool acknowledge(std::string_view group, const Message& message,
                                  const std::function<void(UnitTransaction&)>& body = {});
 
@@ -10666,6 +10676,10 @@ std::string generation_table(std::string_view name, std::int64_t number) {
     return std::string(name) + "_generation_" + std::to_string(number);
 }
 
+std::string parked_text(std::string_view stream, std::string_view group, std::string_view reason) {
+    return "'" + std::string(stream) + "' is parked for group '" + std::string(group) + "': " + std::string(reason);
+}
+
 /// While it lives, a reader gives the names of tables that are built instead of those that are read. Only its own:
 /// handlers may look into the read models of others.
 class Building {
@@ -11766,7 +11780,12 @@ public:
         return when_clear(stored->position, [&] {
             bool done = false;
             store_->unit([&](UnitTransaction& unit) {
-                if (unit.open(member.id, stored->stream, stored->position)) throw StandsOpen(member, stored->stream);
+                const Passed passed = unit.passed(member.id, stored->stream);
+                if (stored->position <= passed.highest) return;
+                if (unit.open(member.id, stored->stream, stored->position)) {
+                    check_parked(member, stored->stream, passed);
+                    throw StandsOpen(member, stored->stream);
+                }
                 if (!unit.open(member.id, stored->stream, stored->position + 1)) return;
                 if (body) body(unit);
                 unit.acknowledge(member.id, stored->stream, stored->position);
@@ -13269,6 +13288,10 @@ private:
 
     // ---- several reactors at once
 
+    static void check_parked(const Member& member, std::string_view stream, const Passed& passed) {
+        if (passed.parked) throw Error(parked_text(stream, member.definition->name, *passed.parked));
+    }
+
     void run_together(Together& together, UnitTransaction& unit) {
         const auto head = unit.row("select max(position) from sourced_messages");
         together.before = head ? head->integer(0) : 0;
@@ -13336,6 +13359,7 @@ private:
         const Message& message = next.message;
         auto& work = together.works[{&member, message.stream}];
         if (!work) {
+            check_parked(member, message.stream, unit.passed(member.id, message.stream));
             if (unit.open(member.id, message.stream, together.before + 1)) throw StandsOpen(member, message.stream);
             work = std::make_unique<Work>();
             work->member = &member;

@@ -1454,6 +1454,13 @@ public:
         return unhandled(group, head->id, std::max(acked, group.scanned), before);
     }
 
+    [[nodiscard]] Passed passed(const Group& group, std::string_view stream) {
+        const Head* head = find_head(stream);
+        const Offset* offset = head ? find_offset({group.id, head->id}) : nullptr;
+        if (!offset) return {group.begins, {}};
+        return {std::max(group.begins, offset->highest), offset->state == parked ? offset->reason : std::nullopt};
+    }
+
     void acknowledge(std::int64_t group_id, std::string_view stream, std::int64_t position) {
         const Group& group = active_group(group_id);
         const auto what = [&] {
@@ -1479,7 +1486,7 @@ public:
         Group& group = active_group(direct.group);
         const Head* head = find_head(direct.stream);
         if (const Offset* offset = head ? find_offset({group.id, head->id}) : nullptr; offset && offset->reason) {
-            throw Error("'" + direct.stream + "' is parked for group '" + group.name + "': " + *offset->reason);
+            throw Error(detail::parked_text(direct.stream, group.name, *offset->reason));
         }
         if (open(group, direct.stream, unbounded)) return {DirectOutcome::Result::pending, {}};
         const std::int64_t seq = head ? head->seq : 0;
@@ -1717,6 +1724,11 @@ private:
             const UserMode mode(writer_, false);
             check();
             return writer_.open(writer_.active_group(group), stream, before);
+        }
+        Passed passed(std::int64_t group, std::string_view stream) override {
+            const UserMode mode(writer_, false);
+            check();
+            return writer_.passed(writer_.active_group(group), stream);
         }
         void acknowledge(std::int64_t group, std::string_view stream, std::int64_t position) override {
             const UserMode mode(writer_, false);

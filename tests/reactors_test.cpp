@@ -737,6 +737,29 @@ TEST_CASE("H17: a message that is acknowledged by hand is handled, and what was 
         CHECK_FALSE(app.acknowledge("free", sent[1]));
         CHECK_FALSE(ran);
     }
+    SUBCASE("and after a reset it is left to the replay") {
+        bool ran = false;
+        batches.clear();
+        app.reset_group("free");
+        CHECK_FALSE(app.acknowledge("free", sent[0], [&](sourced::Transaction&) { ran = true; }));
+        CHECK_FALSE(ran);
+        app.run_until_idle();
+        CHECK(batches == std::vector<Seqs>{{1, 2}});
+    }
+}
+
+TEST_CASE("H17: a stream that is parked goes on behind the message that is acknowledged, which has to be the first") {
+    App app({.errors = sourced::Retries{.times = 0, .then = sourced::Resolution::park("no good")}});
+    app.add<Free>([](const Batch& batch) -> Results {
+        if (batch[0]->seq == 1) throw std::domain_error("no first");
+        return all(batch);
+    });
+    const auto sent = app.dispatch(in("s", {First{1}, First{2}}));
+    app.run_until_idle();
+    CHECK_THROWS_WITH_AS(app.acknowledge("free", sent[1]), "'s' is parked for group 'free': no good", sourced::Error);
+    CHECK(app.acknowledge("free", sent[0]));
+    CHECK(app.run_until_idle() == 1);
+    CHECK(app.stats().group("free").parked == 0);
 }
 
 TEST_CASE("H17: an exception in between leaves everything as it was") {

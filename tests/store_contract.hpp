@@ -1194,6 +1194,14 @@ TEST_CASE_TEMPLATE("Store: a unit reads, appends, schedules and acknowledges in 
         store->unit([&](UnitTransaction& unit) { unit.acknowledge(group, "s", 2); });  // it was handled long ago
         CHECK(claim(*store, group).empty());
         store->reset_group("g", {}, nullptr);
+        store->unit([&](UnitTransaction& unit) {
+            CHECK(unit.passed(group, "s").highest == 4);
+            CHECK_FALSE(unit.passed(group, "s").parked);
+            CHECK(unit.passed(group, "nobody").highest == 0);
+        });
+        store->park_stream("g", "s", "later");
+        store->unit([&](UnitTransaction& unit) { CHECK(unit.passed(group, "s").parked == "later"); });
+        store->retry_stream("g", "s");
         const auto again = claim(*store, group);
         REQUIRE(again.size() == 1);
         CHECK(again[0].highest == 4);

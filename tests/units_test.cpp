@@ -333,6 +333,16 @@ TEST_CASE("Unit: O6: what a member throws comes out, and everything is rolled ba
               "the store was called from inside one of its own transactions: use the Transaction instead");
         CHECK(app.history("c").empty());
     }
+    SUBCASE("a parked stream is an error at once, and stays parked") {
+        const auto parked = [&] { return error_of([&] { (void)unit.handle("order-3", Create{"x"}); }); };
+        app.dispatch("order-3", Create{"y"});
+        app.run_until_idle();
+        app.park_stream("failing", "order-3", "by hand");
+        CHECK(parked() == "'order-3' is parked for group 'failing': by hand");
+        app.store().append("order-3", {Created{"z"}});
+        CHECK(parked() == "'order-3' is parked for group 'failing': by hand");
+        CHECK(app.stats().group("failing").parked == 1);
+    }
     SUBCASE("a stopped group is an error") {
         app.stop_group("failing");
         CHECK(error_of([&] { (void)unit.handle("order-2", Create{"x"}); }) == "group 'failing' is stopped");

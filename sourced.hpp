@@ -3298,7 +3298,7 @@ public:
     /// Throws Invalid for what cannot be rebuilt, NotRegistered for what was not added, Error when another process
     /// rebuilds the same group or a message cannot be handled, no retries asked; what the old one has skipped may fail
     /// again and is skipped again. Then, and when the process dies, the old one goes on being
-    /// served; the next rebuild starts over. A stopped group stays stopped; parked streams go on.
+    /// served; the next rebuild starts over. A stopped group stays stopped, and a parked stream parked.
     SOURCED_API Rebuilt rebuild(std::string_view group, const RebuildOptions& options = {});
     template <std::derived_from<Reactor> R>
     Rebuilt rebuild(const RebuildOptions& options = {}) {

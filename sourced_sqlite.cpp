@@ -1267,15 +1267,8 @@ public:
                         "': its group handles more types than when it was begun: rebuild it again");
         }
         flush();
-        // Views and triggers that name the table shall name the new one, whatever they are while it is away.
-        sqlite3_db_config(connection_->handle(), SQLITE_DBCONFIG_LEGACY_ALTER_TABLE, 1, nullptr);
-        const auto tables = tables_of(id);
-        for (const auto& table : tables) connection_->execute(("DROP TABLE IF EXISTS " + quoted(table)).c_str());
-        for (const auto& table : tables) {
-            connection_->execute(("ALTER TABLE " + quoted(detail::generation_table(table, generation.number)) +
-                                  " RENAME TO " + quoted(table))
-                                     .c_str());
-        }
+        put_in_place(tables_of(id), generation.number);
+        serve_untroubled_.run(served);
         serve_known_.run(served, id);
         serve_unknown_.run(served, id);
         serve_new_.run(served, id);
@@ -1289,6 +1282,25 @@ public:
         choose_triggers();
         changed_ = true;
         if (on_install) run_user(on_install);
+    }
+
+    void put_in_place(const std::vector<std::string>& tables, std::int64_t number) {
+        // Views and triggers that name the table shall name the new one, whatever they are while it is away.
+        struct Legacy {
+            explicit Legacy(sqlite3* a_handle) : handle(a_handle) { set(1); }
+            Legacy(const Legacy&) = delete;
+            Legacy& operator=(const Legacy&) = delete;
+            ~Legacy() { set(0); }
+            void set(int on) const { sqlite3_db_config(handle, SQLITE_DBCONFIG_LEGACY_ALTER_TABLE, on, nullptr); }
+            sqlite3* handle;
+        };
+        const Legacy legacy(connection_->handle());
+        for (const auto& table : tables) connection_->execute(("DROP TABLE IF EXISTS " + quoted(table)).c_str());
+        for (const auto& table : tables) {
+            connection_->execute(("ALTER TABLE " + quoted(detail::generation_table(table, number)) + " RENAME TO " +
+                                  quoted(table))
+                                     .c_str());
+        }
     }
 
     void drop_generation(std::int64_t id) {
@@ -2972,19 +2984,23 @@ private:
         bank_,
         "UPDATE sourced_offsets AS n SET state = 1, retry_at = NULL WHERE grp = ?1 AND state = 3 AND pending <= "
         "(SELECT o.highest FROM sourced_offsets o WHERE o.grp = ?2 AND o.stream = n.stream)"};
-    // Streams that both have come to, that only the served one has, and that only the new one has. What is pending
-    // comes from `known`. Where the new one has found nothing yet, nothing is known behind what it has searched.
+    // What is parked stays so. Then streams that both have come to, that only the served one has, and that only the
+    // new one has. What is pending comes from `known`. Where the new one has found nothing yet, nothing is known behind
+    // what it has searched.
+    Statement serve_untroubled_{
+        bank_, "UPDATE sourced_offsets SET state = 0, " SOURCED_PRIVATE_UNTROUBLED
+               "WHERE grp = ? AND state <> 4 AND (state > 1 OR attempts > 0 OR deaths > 0 OR error_type IS NOT NULL)"};
     Statement serve_known_{
         bank_,
         "UPDATE sourced_offsets AS o SET acked = n.acked, known = max(n.known, n.acked), "
         "highest = max(o.highest, n.acked), fence = max(o.fence, n.fence) + 1, "
         "pending = CASE WHEN n.known > n.acked THEN n.acked + 1 END, "
-        "state = CASE WHEN n.known > n.acked THEN 1 ELSE 0 END, " SOURCED_PRIVATE_UNTROUBLED
+        "state = CASE WHEN o.state = 4 THEN 4 WHEN n.known > n.acked THEN 1 ELSE 0 END "
         "FROM sourced_offsets n WHERE o.grp = ?1 AND n.grp = ?2 AND n.stream = o.stream"};
     Statement serve_unknown_{
         bank_,
         "UPDATE sourced_offsets AS o SET acked = min(o.acked, g.scanned), known = min(o.acked, g.scanned), "
-        "fence = o.fence + 1, pending = NULL, state = 0, " SOURCED_PRIVATE_UNTROUBLED
+        "fence = o.fence + 1, pending = NULL, state = CASE o.state WHEN 4 THEN 4 ELSE 0 END "
         "FROM sourced_groups g WHERE o.grp = ?1 AND g.id = ?2 AND NOT EXISTS "
         "(SELECT 1 FROM sourced_offsets n WHERE n.grp = ?2 AND n.stream = o.stream)"};
     Statement serve_new_{

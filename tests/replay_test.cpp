@@ -688,6 +688,44 @@ struct Reacting : Projection<std::int64_t> {
     }
 };
 
+TEST_CASE("Rebuild: a parked stream stays parked, with its rows, until it is tried again") {
+    App app({.errors = Retries{.times = 0, .then = Resolution::park("odd")}});
+    bool good = false;
+    struct Picky : Projection<std::int64_t> {
+        explicit Picky(const bool& good) : Projection("picky") {
+            event([](std::int64_t& sum, const Added& added) { sum += added.amount; });
+            reaction([&good](const Added& added) {
+                if (added.amount == 2 && !good) throw std::runtime_error("two");
+                return dispatch(Note{added.amount}).to("notes");
+            });
+        }
+    };
+    auto& picky = app.add<Picky>(good);
+    app.store().append("s1", {Added{1}, Added{2}, Added{4}});
+    app.store().append("s2", {Added{8}});
+    app.run_until_idle();
+    app.park_stream("picky", "s2", "by hand");
+    CHECK(app.rebuild("picky").messages == 2);
+    const auto troubled = app.store().offsets("picky");
+    REQUIRE(troubled.size() == 2);
+    CHECK(troubled[0].state == OffsetInfo::State::parked);
+    CHECK(troubled[0].reason == "odd");
+    CHECK(troubled[0].error_text == "two");
+    CHECK(troubled[0].position == 2);
+    CHECK(troubled[1].reason == "by hand");
+    CHECK(picky.get(app.store(), "s1") == 1);
+    CHECK(picky.get(app.store(), "s2") == 8);
+    app.store().append("s2", {Added{16}});
+    CHECK(app.run_until_idle() == 0);
+    good = true;
+    app.retry_stream("picky", "s1");
+    app.retry_stream("picky", "s2");
+    CHECK(app.run_until_idle() == 3);
+    CHECK(picky.get(app.store(), "s1") == 7);
+    CHECK(picky.get(app.store(), "s2") == 24);
+    CHECK(app.history("notes").size() == 5);
+}
+
 TEST_CASE("J4: the reactions of a projector happen once, whether it is reset or built anew") {
     const Directory directory;
     App app({.path = directory.file(), .batch_size = 2});

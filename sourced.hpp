@@ -2815,9 +2815,9 @@ public:
     /// are not saved.
     SOURCED_API const Messages& catch_up(std::int64_t upto = std::numeric_limits<std::int64_t>::max());
     /// Stores the decisions, all or none, and gives what was stored: the commands, and behind them their events.
-    /// Workers go on from there, so reactions are run. What is pending for the actor in this stream is handled first. Throws
-    /// Conflict when the stream has gained something that the state depends on, and as App::handle does; the draft
-    /// is as before then. Without decisions a no-op.
+    /// Workers go on from there, so reactions are run. What is pending for the actor in this stream is handled first.
+    /// Throws Conflict when the stream has gained something that the state depends on, and as App::handle does; the
+    /// draft is as before then. Without decisions a no-op.
     SOURCED_API Messages save(const HandleOptions& options = {});
     /// Forgets the decisions.
     SOURCED_API void discard();
@@ -3230,7 +3230,8 @@ public:
     // ---- running
 
     /// Handles everything there is on the calling thread, scheduled messages and retries that
-    /// are due included, and returns how many messages were handled. Not while workers run.
+    /// are due included, and returns how many messages were handled. Throws Error while workers run, and from inside a
+    /// handler that it has called.
     SOURCED_API std::size_t run_until_idle();
     /// Starts worker threads, Options::workers or as many as given; returns at once. None for 0.
     SOURCED_API void start();
@@ -11996,8 +11997,17 @@ public:
     /// `in_turns`: each reactor claims once, then the next has its turn.
     std::size_t run_until_idle(bool in_turns = false) {
         if (running_) throw Error("run_until_idle: workers are running; stop() first, or wait_until_idle()");
+        if (idling_for == this) throw Error("run_until_idle: called from a handler; it is what calls the handler");
         const std::lock_guard lock(foreground_);
         const Shown shown(*this, foreground_doing_);
+        struct Idling {
+            explicit Idling(const Engine* engine) : before(std::exchange(idling_for, engine)) {}
+            Idling(const Idling&) = delete;
+            Idling& operator=(const Idling&) = delete;
+            ~Idling() { idling_for = before; }
+            const Engine* before;
+        };
+        const Idling idling(this);
         Worker& worker = foreground_worker_;
         worker.doing = &foreground_doing_;
         const std::size_t before = worker.handled;
@@ -12082,7 +12092,9 @@ public:
     }
 
     Waited wait(std::int64_t position, std::string_view stream, std::vector<std::string> groups, Duration timeout) {
-        if (working_for == this) throw Error("wait: called from a handler; a worker cannot wait for itself");
+        if (working_for == this || idling_for == this) {
+            throw Error("wait: called from a handler; a worker cannot wait for itself");
+        }
         if (groups.empty()) {
             for (const auto& member : members_) groups.push_back(member->definition->name);
         }
@@ -13738,6 +13750,11 @@ private:
 
     /// Says once of a handler that it is slow, and takes its claims back when it does not return at all.
     void look_after_slow() {
+        std::vector<LogRecord> lines;  // a sink may ask for stats()
+        look_after_slow(lines);
+        for (auto& line : lines) log(line.level, std::move(line.text), std::move(line.fields));
+    }
+    void look_after_slow(std::vector<LogRecord>& lines) {
         const std::int64_t now = steady_now();
         const std::lock_guard lock(doings_mutex_);
         for (Doing* doing : doings_) {
@@ -13745,19 +13762,20 @@ private:
             if (since == 0) continue;
             if (now - since >= options_.slow_after.count() && std::exchange(doing->told, since) != since) {
                 if (const auto slow = slow_handler(*doing, now)) {
-                    log(Level::warning, "a handler has not returned yet",
-                        {{"group", slow->group},
-                         {"stream", slow->stream},
-                         {"thread", slow->thread},
-                         {"seconds", std::to_string(slow->running.count() / 1'000'000)}});
+                    lines.push_back({Level::warning,
+                                     "a handler has not returned yet",
+                                     {{"group", slow->group},
+                                      {"stream", slow->stream},
+                                      {"thread", slow->thread},
+                                      {"seconds", std::to_string(slow->running.count() / 1'000'000)}}});
                 }
             }
             const bool over = options_.give_up_after > Duration(0) && now - since >= options_.give_up_after.count();
-            if (over && doing->given_up != since) give_up(*doing, since);
+            if (over && doing->given_up != since) give_up(*doing, since, lines);
         }
     }
 
-    void give_up(Doing& doing, std::int64_t since) {
+    void give_up(Doing& doing, std::int64_t since, std::vector<LogRecord>& lines) {
         std::vector<Claim> claims;
         {
             const std::lock_guard lock(doing.mutex);
@@ -13773,8 +13791,10 @@ private:
         std::iter_swap(claims.begin(), culprit);
         const std::size_t taken = store_->revoke(claims);
         doing.given_up = since;
-        log(Level::error, "a handler does not return, its claims are taken back",
-            {{"group", member->definition->name}, {"thread", doing.thread}, {"claims", std::to_string(taken)}});
+        lines.push_back(
+            {Level::error,
+             "a handler does not return, its claims are taken back",
+             {{"group", member->definition->name}, {"thread", doing.thread}, {"claims", std::to_string(taken)}}});
     }
 
     /// Ends a claim without handling it: with a failure, or as if it had not been taken.
@@ -14352,6 +14372,7 @@ private:
     }
 
     static inline thread_local const Engine* working_for = nullptr;
+    static inline thread_local const Engine* idling_for = nullptr;  // run_until_idle
 
     Options options_;
     const ::pid_t pid_;
@@ -14453,7 +14474,9 @@ void Follower::stop() noexcept {
     if (listening_) listening_->stop();
 }
 bool Follower::stopped() const noexcept { return !listening_ || listening_->stopped(); }
-std::int64_t Follower::position() const noexcept { return listening_ && !listening_->forked() ? listening_->feed().position() : 0; }
+std::int64_t Follower::position() const noexcept {
+    return listening_ && !listening_->forked() ? listening_->feed().position() : 0;
+}
 
 App::App(Options options) : engine_(std::make_unique<detail::Engine>(std::move(options))) {}
 

@@ -1270,3 +1270,20 @@ TEST_CASE("App: start takes the workers of the options") {
     app.stop();
     CHECK(std::count(lines.begin(), lines.end(), "workers=3") == 1);
 }
+
+TEST_CASE("run_until_idle: a handler that calls it is told so, instead of waiting for itself") {
+    struct Calling : List {
+        explicit Calling(App& app) : List("calling") {
+            reaction([&app](const Added&) {
+                app.run_until_idle();
+                return sourced::dispatch(Ignore{});
+            });
+        }
+    };
+    App app({.errors = sourced::Retries{.times = 0}});
+    app.add<Calling>(app);
+    app.dispatch("list-1", Add{"milk"});
+    app.run_until_idle();
+    CHECK(app.stats().group("calling").error_text ==
+          "run_until_idle: called from a handler; it is what calls the handler");
+}

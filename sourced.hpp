@@ -13879,6 +13879,7 @@ private:
         }
         }
         work->memory.reset();
+        work->begin();  // lets go of what the handler has left in it
         worker.spare.push_back(std::move(work));
     }
 

@@ -7,6 +7,7 @@
 #include <functional>
 #include <future>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <numeric>
 #include <optional>
@@ -333,6 +334,18 @@ TEST_CASE("AfterSync: runs after the commit, once, and its exceptions are logged
         other.run_until_idle();
         CHECK_FALSE(ran);
     }
+}
+
+TEST_CASE("AfterSync: what it holds is let go once it has run") {
+    App app;
+    auto held = std::make_shared<int>(1);
+    const std::weak_ptr<int> seen = held;
+    app.add<Free>([&](const Batch& batch) {
+        return Results().add(*batch[0], {AfterSync{[kept = std::move(held)] {}}});
+    });
+    app.dispatch("s", First{1});
+    app.run_until_idle();
+    CHECK(seen.expired());
 }
 
 TEST_CASE("H12: a batch that is to be retried comes again as it was, a little later") {

@@ -1037,8 +1037,7 @@ struct Definition {
     using React = std::function<std::vector<Sending>(const void* state, const Message&)>;
 
     /// Makes the blank state of a stream, or of a key (actors, event-sourced projectors),
-    /// or loads the stored one (state-stored projectors). `reader` is null
-    /// where no file is at hand (tests); handlers that ask for it then get an Error.
+    /// or loads the stored one (state-stored projectors). `reader` may be null unless `initial_reads`.
     std::function<Box(std::string_view id, Reader* reader)> initial;
     bool initial_reads = false;  // the handler asks for a Reader
     bool has_state_handler = false;
@@ -5899,8 +5898,6 @@ consteval Mistake before_evolve_mistake() {
 
 // ---- Erasing: what actors and projectors share -------------------------------------------
 
-[[noreturn]] SOURCED_API void no_reader(std::string_view id);
-
 /// Has a blank state where none is asked for.
 template <class State>
 void default_state(Definition& definition) {
@@ -5925,7 +5922,6 @@ void declare_state(Self* self, Definition& definition, F handler) {
                 return Box::of<State>(call(std::string(id)));
             }
         } else {
-            if (!reader) no_reader(id);
             return Box::of<State>(call(id, *reader));
         }
     };
@@ -7053,10 +7049,12 @@ namespace detail {
 
 template <class T>
 consteval bool check_context_type() {
-    static_assert(is_message<T>, "a CommandContext builds commands: this type has no SOURCED_COMMAND line");
-    if constexpr (is_message<T>) {
-        static_assert(message_kind<T>() == Kind::command, "a CommandContext builds commands: this type is an event");
-        return message_kind<T>() == Kind::command;
+    constexpr bool message = is_message<T>;
+    static_assert(message, "a CommandContext builds commands: this type has no SOURCED_COMMAND line");
+    if constexpr (message) {
+        constexpr bool command = message_kind<T>() == Kind::command;
+        static_assert(command, "a CommandContext builds commands: this type is an event");
+        return command;
     }
     return false;
 }
@@ -7066,6 +7064,7 @@ consteval bool check_context_type() {
 template <class T>
 Message CommandContext::build(std::string_view payload) const {
     if constexpr (detail::check_context_type<T>()) return finish(message_type<T>(), options_.stream, payload, {});
+    else return {};
 }
 
 template <class T, class F>
@@ -9793,15 +9792,6 @@ Dispatch& Dispatch::with_metadata(const Metadata& metadata) & {
     sending_.message.metadata = sending_.message.metadata.merged_under(metadata);
     return *this;
 }
-
-namespace detail {
-
-void no_reader(std::string_view id) {
-    throw Error("load the state of '" + std::string(id) +
-                "': its state handler asks for a Reader, and there is no file to read");
-}
-
-}  // namespace detail
 
 }  // namespace sourced
 // ==== Projectors ===============================================================

@@ -2263,6 +2263,7 @@ struct OffsetRange {
     bool all = false;      ///< otherwise only those with an error, and those that are parked
     std::string after{};   ///< the last stream of the page before
     std::size_t limit = 100;
+    std::string stream{};  ///< not empty: of this one only, without `after`
 };
 
 /// A message that a group was made to pass over.
@@ -15216,17 +15217,13 @@ WorkflowEnd App::do_look(const WorkflowBase& workflow, std::string_view stream) 
     newest.backwards = true;
     store().read_stream(stream, newest, [&end](Message& message) { return look_for_end(message, end); });
     if (end.status != WorkflowStatus::running) return end;
-    OffsetRange page;
-    for (bool more = true; more;) {
-        const auto troubled = store().offsets(workflow.name(), page);
-        for (const auto& offset : troubled) {
-            if (offset.stream != stream || offset.state != OffsetInfo::State::parked) continue;
-            end.status = WorkflowStatus::parked;
-            end.error_type = offset.error_type;
-            end.error_text = offset.error_text.empty() ? offset.reason : offset.error_text;
-        }
-        more = troubled.size() == page.limit;
-        if (more) page.after = troubled.back().stream;
+    OffsetRange own;
+    own.stream = stream;
+    for (const auto& offset : store().offsets(workflow.name(), own)) {
+        if (offset.state != OffsetInfo::State::parked) continue;
+        end.status = WorkflowStatus::parked;
+        end.error_type = offset.error_type;
+        end.error_text = offset.error_text.empty() ? offset.reason : offset.error_text;
     }
     return end;
 }

@@ -3297,14 +3297,22 @@ public:
     }
 
     [[nodiscard]] std::vector<OffsetInfo> offsets(std::string_view group, const OffsetRange& range) {
+        // Streams from `after` to `last`.
         std::int64_t after = 0;
-        if (!range.after.empty()) {
+        std::int64_t last = std::numeric_limits<std::int64_t>::max();
+        const std::int64_t grp = group_named(group);
+        if (!range.stream.empty()) {
+            auto row = stream_id_(range.stream);
+            if (!row.next()) return {};
+            last = row.integer(0);
+            after = last - 1;
+        } else if (!range.after.empty()) {
             auto row = stream_id_(range.after);
             if (!row.next()) throw Error("offsets after '" + range.after + "': there is no such stream");
             after = row.integer(0);
         }
         std::vector<OffsetInfo> all;
-        auto row = (range.all ? all_offsets_ : troubled_)(group_named(group), after, limit(range.limit));
+        auto row = (range.all ? all_offsets_ : troubled_)(grp, after, last, limit(range.limit));
         while (row.next()) {
             all.push_back(offset_info(row));
         }
@@ -3655,11 +3663,11 @@ private:
     Statement all_offsets_{
         bank_, SOURCED_PRIVATE_SELECT_OFFSETS
         "JOIN sourced_streams s ON s.id = o.stream LEFT JOIN sourced_workers w ON w.id = o.owner "
-        "WHERE o.grp = ? AND o.stream > ? ORDER BY o.stream LIMIT ?"};
+        "WHERE o.grp = ? AND o.stream > ? AND o.stream <= ? ORDER BY o.stream LIMIT ?"};
     Statement troubled_{
         bank_, SOURCED_PRIVATE_SELECT_OFFSETS
         "INDEXED BY sourced_offsets_troubled JOIN sourced_streams s ON s.id = o.stream "
-        "LEFT JOIN sourced_workers w ON w.id = o.owner WHERE o.grp = ? AND o.stream > ? "
+        "LEFT JOIN sourced_workers w ON w.id = o.owner WHERE o.grp = ? AND o.stream > ? AND o.stream <= ? "
         "AND (o.error_type IS NOT NULL OR o.reason IS NOT NULL) ORDER BY o.stream LIMIT ?"};
     Statement last_error_{
         bank_, SOURCED_PRIVATE_SELECT_OFFSETS

@@ -578,6 +578,24 @@ TEST_CASE("Offsets: troubled streams are listed page by page") {
     CHECK(app.stats().group("printer").parked == 7);
 }
 
+TEST_CASE("Offsets: one stream is asked for by its name") {
+    Office office{.jams = {"a"}};
+    App app({.errors = Retries{.times = 0, .then = Resolution::park()}});
+    app.add<Printer>(office);
+    for (const auto* stream : {"bad-0", "bad-1", "bad-2"}) app.dispatch(stream, Print{"a"});
+    app.dispatch("good", Print{"fine"});
+    app.run_until_idle();
+    const auto named = [&](const OffsetRange& range) {
+        Strings names;
+        for (const auto& offset : app.store().offsets("printer", range)) names.push_back(offset.stream);
+        return names;
+    };
+    CHECK(named({.stream = "bad-1"}) == Strings{"bad-1"});
+    CHECK(named({.stream = "good"}).empty());
+    CHECK(named({.all = true, .stream = "good"}) == Strings{"good"});
+    CHECK(named({.all = true, .stream = "nobody"}).empty());
+}
+
 // ==== Handlers that take their process down, or do not return ====================
 
 /// Dies over "deadly", in the way it is told.

@@ -478,6 +478,30 @@ TEST_CASE("E5: a projector's reaction sees the totals 10, 20, 25, 31 as of their
     CHECK(totals.get(app.store(), "222")->total == 31);
 }
 
+TEST_CASE("E5: totals 10 and 20 lead to a sync alone, 25 and 31 to a command and a sync") {
+    const FreeTotals totals(react_above_20);
+    const auto actions = [&](const auto& step) {
+        Names names;
+        for (const auto& action : step.actions()) {
+            if (const auto* append = std::get_if<sourced::AppendNext>(&action)) {
+                REQUIRE(append->messages.size() == 1);
+                CHECK(append->messages[0].stream == "222");
+                names.push_back("append " + std::to_string(append->messages[0].template as<Next>().value));
+            } else {
+                names.push_back(std::holds_alternative<sourced::Sync>(action) ? "sync" : "something else");
+            }
+        }
+        return names;
+    };
+    CHECK(actions(given(totals).stream("222").when(E<1>{10})) == Names{"sync"});
+    CHECK(actions(given(totals, E<1>{10}).stream("222").when(E<1>{10})) == Names{"sync"});
+    CHECK(actions(given(totals, E<1>{10}, E<1>{10}).stream("222").when(E<1>{5})) == Names{"append 25", "sync"});
+    CHECK(actions(given(totals, E<1>{10}, E<1>{10}, E<1>{5}).stream("222").when(E<1>{6})) ==
+          Names{"append 31", "sync"});
+    // E7: a replay is synced alone.
+    CHECK(actions(given(totals, E<1>{10}, E<1>{10}, E<1>{5}).stream("222").replayed().when(E<1>{6})) == Names{"sync"});
+}
+
 TEST_CASE("E5: an event-sourced projector reacts on the state as of each event too") {
     struct History : sourced::EventSourcedProjector<Sum> {
         History() : EventSourcedProjector("history") {

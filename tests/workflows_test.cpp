@@ -94,7 +94,14 @@ TEST_CASE("Workflows: Q1: each step is recorded before and after it runs, and th
     CHECK(handle.outcome().output() == "somewhere near 11.111.111");
     CHECK(types(handle.history()) == Names{"started", "step_started", "step_completed", "step_started",
                                            "step_completed", "completed"});
-    CHECK(handle.history().at(2).payload.find("11.111.111") != std::string::npos);
+    const auto holds = [&](std::size_t index, const std::string& text) {
+        return handle.history().at(index).payload.find(text) != std::string::npos;
+    };
+    CHECK(holds(1, R"("step":"get_ip")"));
+    CHECK(holds(2, R"("output":"11.111.111")"));
+    CHECK(holds(3, R"("step":"geolocate")"));
+    CHECK(holds(4, R"("output":"somewhere near 11.111.111")"));
+    CHECK(holds(5, R"("output":"somewhere near 11.111.111")"));
 }
 
 TEST_CASE("Workflows: Q2: a step that fails is recorded with the type and the text of its exception") {
@@ -220,6 +227,7 @@ TEST_CASE("Workflows: Q6: a step is tried again as often as it says, then the wo
     stage.app.run_until_idle();
     CHECK(types(handle.history()) ==
           Names{"started", "step_started", "step_failed", "step_started", "step_failed", "failed"});
+    CHECK(handle.outcome().failed());
     CHECK(handle.outcome().error_text() == "try 2");
     CHECK(ids.at(0) == ids.at(1));
     CHECK_FALSE(ids.at(0).is_nil());
@@ -807,6 +815,11 @@ TEST_CASE("Workflows: records that cannot be read any more are told by what they
     CHECK(said(waits, waits, [](auto& history) { history.erase(history.begin() + 2); }) ==
           "seq 3, which it waited for, is gone");
     CHECK(said(keeps(std::string("x")), keeps(5), nothing).starts_with("what it keeps as 'k' cannot be read: "));
+    const sourced::WorkflowOutcome<int> changed({.status = sourced::WorkflowStatus::completed,
+                                                 .payload = R"({"workflow":"any","output":"x"})"});
+    CHECK_THROWS_WITH_AS((void)changed.output(),
+                         "read the output of a workflow: read JSON: /output: expected integer, got \"x\"",
+                         sourced::Undecodable);
     CHECK(said(plain, [](auto& ctx, int) {
               ctx.keep("k", 1);
               ctx.keep("k", std::string());

@@ -492,6 +492,34 @@ TEST_CASE("Park: by hand it drops the work under way, which fails the fence") {
     CHECK(app.history("p1").size() == 2);
 }
 
+TEST_CASE("By hand: a stream whose retry is under way is not tried again at the same time") {
+    std::atomic<int> calls{0};
+    std::atomic<bool> go_on{false};
+    struct Slow : Actor<int> {
+        Slow(std::atomic<int>& calls, std::atomic<bool>& go_on) : Actor("slow") {
+            command([&](int, const Print& print) {
+                if (++calls == 1) throw Jam("paper jam");
+                calls.notify_all();
+                go_on.wait(false);
+                return Printed{print.text};
+            });
+        }
+    };
+    App app({.errors = [](const Fault& fault) { return Resolution::retry(fault.at); }});
+    app.add<Slow>(calls, go_on);
+    app.start(1);
+    app.dispatch("p1", Print{"a"});
+    for (int seen = calls; seen < 2; seen = calls) calls.wait(seen);
+    CHECK(text_of<Error>([&] { app.retry_stream("slow", "p1"); }) ==
+          "retry 'p1' for group 'slow': it is being handled");
+    go_on = true;
+    go_on.notify_all();
+    CHECK(app.wait_until_idle(60s));
+    app.stop();
+    CHECK(calls == 2);
+    CHECK(app.history("p1").size() == 2);
+}
+
 TEST_CASE("Skip: the strategy's skip passes one message over, in a batch and at its end") {
     const Directory directory;
     Office office{.jams = {"b", "d"}};

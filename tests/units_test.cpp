@@ -222,6 +222,8 @@ TEST_CASE("Unit: what follows from a message is handled at once") {
         CHECK_THROWS_AS((void)app.unit<Shipping>(), NotRegistered);
         const auto result = app.unit({"orders"}).handle("order-1", Create{"x"});
         CHECK(error_of([&] { (void)result.events("listings"); }) == "'listings' is no reactor of this unit");
+        CHECK(error_of([&] { (void)result.events<Listings>(); }) ==
+              "no (anonymous namespace)::Listings is part of this unit");
         CHECK_THROWS_AS((void)result.events<Listings>(), NotRegistered);
     }
 }

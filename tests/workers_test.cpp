@@ -441,12 +441,16 @@ TEST_CASE("Workers: while the store has trouble they wait, say so once, and go o
     CHECK(app.stats().group("gated").retrying == 0);
 }
 
-TEST_CASE("M7: run returns after SIGTERM and leaves the handlers as they were") {
+TEST_CASE("M7: run returns after SIGTERM and SIGINT and leaves the handlers as they were") {
     static std::atomic<int> ours = 0;
+    ours = 0;
+    int number = SIGTERM;
+    SUBCASE("SIGTERM") {}
+    SUBCASE("SIGINT") { number = SIGINT; }
     struct sigaction action {};
     struct sigaction before {};
     action.sa_handler = [](int) { ++ours; };
-    ::sigaction(SIGTERM, &action, &before);
+    ::sigaction(number, &action, &before);
     {
         Journal journal;
         App app;
@@ -454,16 +458,16 @@ TEST_CASE("M7: run returns after SIGTERM and leaves the handlers as they were") 
         append(app, "s1", 1);
         std::thread signals([&] {
             (void)journal.wait_for(1);
-            ::kill(::getpid(), SIGTERM);
+            ::kill(::getpid(), number);
         });
         app.run(2);
         signals.join();
         CHECK(ours == 0);
         CHECK(app.run_until_idle() == 0);
     }
-    ::raise(SIGTERM);
+    ::raise(number);
     CHECK(ours == 1);
-    ::sigaction(SIGTERM, &before, nullptr);
+    ::sigaction(number, &before, nullptr);
 }
 
 TEST_CASE("App: a process that forked is refused its parent's App, and does no harm by ending") {

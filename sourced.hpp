@@ -4,7 +4,7 @@
 //
 //   Messages     commands and events, their envelope, their JSON
 //   Streams      how messages are appended, read and reached by SQL
-//   Handlers     what actors and projectors have in common
+//   Handlers     what all reactors have in common, and what becomes of their errors
 //   Actors       state, commands, events, reactions
 //   Projectors   read models
 //   Reactors     simple handlers, and the interface under all of them
@@ -841,7 +841,7 @@ private:
 }  // namespace sourced
 
 // =============================================================================
-// Handlers: what actors and projectors have in common
+// Handlers: what all reactors have in common, and what becomes of their errors
 // =============================================================================
 
 namespace sourced {
@@ -1020,7 +1020,7 @@ struct Synced {
 };
 
 /// Everything the runtime knows of a reactor: its handlers with their types erased.
-/// Filled by the constructors of actors and projectors, never changed after App::add.
+/// Filled by the constructors of reactors, never changed after App::add.
 /// Handlers are called from many threads at once, so they hold no mutable state.
 struct Definition {
     enum class Role { actor, projector, reactor };
@@ -2742,7 +2742,7 @@ public:
     [[nodiscard]] Message build(std::string_view payload) const;
 
     /// Completes each command of a type when it is built: `(T&)` or `(T&, Metadata&)`. The text has been found valid by
-    /// then; what is left behind has to obey the type's rules too.
+    /// then; what is left behind has to obey the type's rules too. Throws NotRegistered for a type that is not.
     ///
     ///     context.on<AddItem>([&](AddItem& command) { command.price = catalogue.price(command.product_id); });
     template <class T, class F>
@@ -3122,8 +3122,9 @@ public:
 
     /// Loads the actor's state, decides, and appends the command with what follows from it,
     /// in one transaction and without a worker. What is pending for the actor in this stream is handled first.
-    /// Throws what the handler throws (nothing is stored then), and Error when a worker holds
-    /// the stream for longer than the claim time.
+    /// Throws what the handler throws (nothing is stored then), NotRegistered when the actor was not added or has no
+    /// handler for the command, Error when its group is stopped, the stream parked for it, or held by a worker for
+    /// longer than the claim time; otherwise as dispatch() does.
     template <class A, class C>
     Result handle(std::string_view stream, const C& command, const HandleOptions& options = {});
 
@@ -3193,7 +3194,9 @@ public:
 
     // ---- looking
 
-    /// The state of an actor or event-sourced projector, as of the seq `upto` (included).
+    /// The state of an actor or event-sourced projector, as of the seq `upto` (included); of a stream that does not
+    /// exist, the blank one. Throws NotRegistered when it was not added, and Undecodable for an event that cannot be
+    /// read.
     template <class R>
     [[nodiscard]] Loaded<typename R::State> load(std::string_view stream,
                                                  std::int64_t upto = std::numeric_limits<std::int64_t>::max());
@@ -3273,7 +3276,12 @@ public:
     SOURCED_API bool acknowledge(std::string_view group, const Message& message,
                                  const std::function<void(UnitTransaction&)>& body = {});
 
+    /// Stops a group in all processes: nothing is claimed for it any more, and what its workers are about is dropped.
+    /// stats() show the reason. It stays stopped until start_group(), restarts included. Throws NotRegistered for a
+    /// group that is not stored.
     SOURCED_API void stop_group(std::string_view group, std::string_view reason = "stopped by hand");
+    /// Starts it again where it stopped, by hand or over an error: that message is tried anew, with its attempts
+    /// counted from the first. Parked streams stay parked. Throws as stop_group().
     SOURCED_API void start_group(std::string_view group, std::string_view reason = {});
     /// Passes the log again, from the start and in all streams unless told otherwise: read models are emptied by
     /// `on_reset` and built anew; nothing is decided or sent a second time. stats() shows how far that is.

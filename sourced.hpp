@@ -1140,6 +1140,9 @@ protected:
     friend struct detail::Access;
     Reactor() = default;
 
+    /// `options({.batch_size = 10, .errors = Retries{.times = 5}})`
+    void options(ReactorOptions options) { definition_.options = std::move(options); }
+
     /// Called with `()` when its group was started, by the process that did it, after the commit.
     template <class F>
     void on_start(F handler);
@@ -1411,6 +1414,60 @@ private:
 
 // ---- Actors ---------------------------------------------------------------------------
 
+/// What actors and projectors have in common: a state that events change, reactions to them, and a `sync`. Not for
+/// use by itself.
+///
+/// The constructor declares handlers. A handler is a lambda, a function or a const member function
+/// (`command(&Account::deposit)`); the types of its parameters say what it handles, and a last parameter
+/// `const Envelope&` is filled when it is there. Derived reactors add handlers to those of their base.
+///
+/// One object serves all streams, and handlers are called from many threads at once: state belongs into
+/// State, which has to be copyable, never into the reactor.
+template <class T>
+class StatefulReactor : public Reactor {
+public:
+    using State = T;
+
+protected:
+    StatefulReactor(detail::Definition::Role role, std::string_view name);
+
+    /// Changes the state by an event, and does nothing else: `(State&, const Event&)`.
+    template <class F>
+    void event(F handler);
+    /// One handler for several events: `event<Opened, Closed>([](State& state, const auto& event) {...})`.
+    template <class First, class... More, class F>
+    void event(F handler);
+    /// Events that are the actor's own, or that `sync` wants to see, though they leave the state alone.
+    template <class First, class... More>
+    void event();
+    /// Called before each event that is handled: `(State&)` or `(State&, const Envelope&)`.
+    template <class F>
+    void before_evolve(F handler);
+
+    /// Answers an event in one of the reactor's streams with commands: `(const Event&)` or `(const State&, const
+    /// Event&)`, where the state is that as of the event. Returns a Dispatch, an optional or vector of it, or
+    /// Dispatches. They are sent in the transaction that records the event as handled, so exactly once. Not called in
+    /// a replay.
+    ///
+    /// An actor may answer events that it does not evolve, a projector only those that it does. Where a
+    /// projector's state is keyed, it is not loaded before that transaction: there a reaction takes `(const Event&)` alone.
+    ///
+    /// With `const Message&` for the event it is the reaction to every event that the reactor evolves and
+    /// that has no reaction of its own, in whatever order they are declared.
+    template <class F>
+    Declaration reaction(F handler);
+    /// One handler for several events: `reaction<Paid, Waived>([](const State& state, const auto& event) {...})`.
+    template <class First, class... More, class F>
+    Declaration reaction(F handler);
+
+    /// Called once for each batch of a stream, in the transaction that stores what an actor decided, or that records a
+    /// projector's batch as handled: `(const State&)`, then any of `std::string_view id`, `const Batch&`,
+    /// `Transaction&`, in this order. What is written through the Transaction is exactly once; when it throws,
+    /// neither is kept. The write lock is held meanwhile.
+    template <class F>
+    void sync(F handler);
+};
+
 /// Decides commands on the state of one stream, and reacts to what has happened in it.
 ///
 ///     struct Account : sourced::Actor<int> {  // its state: the balance
@@ -1420,14 +1477,9 @@ private:
 ///         }
 ///     };
 ///
-/// The constructor declares handlers. A handler is a lambda, a function or a const member function
-/// (`command(&Account::deposit)`); the types of its parameters say what it handles, and a last parameter
-/// `const Envelope&` is filled when it is there. Derived actors add handlers to those of their base.
-///
-/// One object serves all streams, and handlers are called from many threads at once: state belongs into
-/// State, which has to be copyable, never into the actor.
+/// Handlers are declared and called as StatefulReactor says.
 template <class T>
-class Actor : public Reactor {
+class Actor : public StatefulReactor<T> {
 public:
     using State = T;
 
@@ -1452,39 +1504,6 @@ protected:
     /// no effects of its own.
     template <class F>
     Declaration command(F handler);
-
-    /// Changes the state by an event, and does nothing else: `(State&, const Event&)`.
-    template <class F>
-    void event(F handler);
-    /// One handler for several events: `event<Opened, Closed>([](State& state, const auto& event) {...})`.
-    template <class First, class... More, class F>
-    void event(F handler);
-    /// Events that are the actor's own but leave its state alone.
-    template <class First, class... More>
-    void event();
-    /// Called before each event that is handled: `(State&)` or `(State&, const Envelope&)`.
-    template <class F>
-    void before_evolve(F handler);
-
-    /// Answers an event in one of the actor's streams with commands: `(const Event&)` or `(const State&, const
-    /// Event&)`, where the state is that as of the event. Returns a Dispatch, an optional or vector of it, or
-    /// Dispatches. The event need not be one that the actor evolves. Not called in a replay.
-    ///
-    /// With `const Message&` for the event it is the reaction to every event that the actor evolves and
-    /// that has no reaction of its own, in whatever order they are declared.
-    template <class F>
-    Declaration reaction(F handler);
-    /// One handler for several events: `reaction<Paid, Waived>([](const State& state, const auto& event) {...})`.
-    template <class First, class... More, class F>
-    Declaration reaction(F handler);
-
-    /// Writes in the transaction that stores what was decided, so exactly once: `(const State&)`, then any of
-    /// `std::string_view id`, `const Batch&`, `Transaction&`, in this order. The write lock is held meanwhile.
-    template <class F>
-    void sync(F handler);
-
-    /// `options({.batch_size = 10, .errors = Retries{.times = 5}})`
-    void options(ReactorOptions options) { definition_.options = std::move(options); }
 };
 
 }  // namespace sourced
@@ -1498,40 +1517,10 @@ class Store;
 
 /// What all projectors have in common. Not for use by itself.
 template <class T>
-class ProjectorBase : public Reactor {
-public:
-    using State = T;
-
+class ProjectorBase : public StatefulReactor<T> {
 protected:
     explicit ProjectorBase(std::string_view name);
 
-    /// Changes the state by an event: `(State&, const Event&)`.
-    template <class F>
-    void event(F handler);
-    /// One handler for several events: `event<Opened, Closed>([](State& state, const auto& event) {...})`.
-    template <class First, class... More, class F>
-    void event(F handler);
-    /// Events that `sync` wants to see though they leave the state alone.
-    template <class First, class... More>
-    void event();
-    /// Called before each event: `(State&)` or `(State&, const Envelope&)`.
-    template <class F>
-    void before_evolve(F handler);
-
-    /// Answers an event that the projector evolves with commands, as Actor::reaction does; the state is that as of the
-    /// event. They are sent in the transaction that stores the state, so exactly once. Where the state is keyed, it
-    /// is not loaded before that transaction: there a reaction takes `(const Event&)` alone.
-    template <class F>
-    Declaration reaction(F handler);
-    /// One handler for several events.
-    template <class First, class... More, class F>
-    Declaration reaction(F handler);
-
-    /// Stores the state, once after a batch of one stream: `(const State&)`, then any of `std::string_view id`, `const
-    /// Batch&`, `Transaction&`, in this order. Runs in the transaction that records the batch as handled: what is
-    /// written through the Transaction is exactly once. When it throws, neither is kept.
-    template <class F>
-    void sync(F handler);
     /// Empties the read model, `(Transaction&)`, or takes one stream out of it, `(std::string_view stream,
     /// Transaction&)`, in the transaction that resets the group. There may be one of each; where there is only the
     /// second, a reset of all streams calls it for each.
@@ -1542,8 +1531,6 @@ protected:
     /// while it is read; indexes keep their plain names, `create index if not exists`.
     template <class F>
     void on_install(F handler);
-
-    void options(ReactorOptions options) { definition_.options = std::move(options); }
 };
 
 /// Keeps a read model up to date whose rows are its state: loaded, changed by events, stored again.
@@ -1643,7 +1630,7 @@ private:
     void load_rows(F blank);
 
     // Storing is its own business.
-    using ProjectorBase<T>::sync;
+    using StatefulReactor<T>::sync;
     using ProjectorBase<T>::on_install;
     using ProjectorBase<T>::on_reset;
 };
@@ -1792,8 +1779,6 @@ protected:
     /// One handler for several types.
     template <class First, class... More, class F>
     Declaration on(F handler);
-
-    void options(ReactorOptions options) { definition_.options = std::move(options); }
 };
 
 // ---- The interface ------------------------------------------------------------------------
@@ -1830,8 +1815,6 @@ protected:
     Declaration handles();
     /// Asks for Batch::history(). Costs reading the stream from its start for each batch.
     void wants_history() { definition_.wants_history = true; }
-
-    void options(ReactorOptions options) { definition_.options = std::move(options); }
 };
 
 }  // namespace sourced
@@ -2040,7 +2023,7 @@ protected:
     void wake_by(const detail::Declared& type);
     void set_body(Body body);
 
-    /// As those of an Actor, but without `errors` an instance that cannot go on is parked, and the others do.
+    /// As Reactor::options, but without `errors` an instance that cannot go on is parked, and the others do.
     void options(ReactorOptions options);
 
 private:
@@ -6082,62 +6065,22 @@ void Declaration::produces() const {
 }
 
 template <class T>
-Actor<T>::Actor(std::string_view name) {
-    detail::name_reactor(definition_, detail::Definition::Role::actor, name);
+StatefulReactor<T>::StatefulReactor(detail::Definition::Role role, std::string_view name) {
+    detail::name_reactor(definition_, role, name);
     detail::default_state<T>(definition_);
 }
 
 template <class T>
-T Actor<T>::evolve(std::string_view stream, const Messages& messages) const {
-    auto state = definition_.initial(stream, nullptr);
-    detail::evolve(definition_, state.get(), stream, 0, messages);
-    return std::move(*static_cast<T*>(state.get()));
-}
-
-template <class T>
-Decided Actor<T>::decide(const State& state, const Message& command) const {
-    return detail::decide(definition_, &state, command);
-}
-
-template <class T>
 template <class F>
-void Actor<T>::state(F handler) {
-    if constexpr (detail::state_is_right<detail::state_mistake<Actor, T, F>(false)>()) {
-        detail::declare_state<T>(this, definition_, std::move(handler));
-    }
-}
-
-template <class T>
-template <class F>
-Declaration Actor<T>::command(F handler) {
-    if constexpr (detail::command_is_right<detail::command_mistake<Actor, T, F>()>()) {
-        using P = detail::Split<typename detail::Signature<F>::Parameters>;
-        using C = std::remove_cvref_t<typename P::Message>;
-        using From = detail::DecidedFrom<std::remove_cvref_t<typename detail::Signature<F>::Return>>;
-        detail::add_command(
-            definition_, detail::declared<C>(),
-            {[handler = detail::bind(this, std::move(handler))](const void* state, const Message& message) {
-                 return From::decided(detail::call<P>(handler, static_cast<const T*>(state), message));
-             },
-             From::produces()});
-        From::types(definition_);
-        return {definition_, Declaration::Verb::command, detail::names_of<C>()};
-    } else {
-        return {definition_, Declaration::Verb::command, {}};
-    }
-}
-
-template <class T>
-template <class F>
-void Actor<T>::event(F handler) {
-    if constexpr (detail::event_is_right<detail::event_mistake<Actor, T, F>()>()) {
+void StatefulReactor<T>::event(F handler) {
+    if constexpr (detail::event_is_right<detail::event_mistake<StatefulReactor, T, F>()>()) {
         detail::declare_event<T>(this, definition_, std::move(handler));
     }
 }
 
 template <class T>
 template <class First, class... More, class F>
-void Actor<T>::event(F handler) {
+void StatefulReactor<T>::event(F handler) {
     if constexpr (detail::event_is_right<detail::first_mistake<detail::listed_event_mistake<T, First, F>(),
                                                                detail::listed_event_mistake<T, More, F>()...>()>()) {
         detail::declare_listed_event<T, First>(definition_, handler);
@@ -6147,7 +6090,7 @@ void Actor<T>::event(F handler) {
 
 template <class T>
 template <class First, class... More>
-void Actor<T>::event() {
+void StatefulReactor<T>::event() {
     if constexpr (detail::event_is_right<detail::first_mistake<detail::noted_event_mistake<First>(),
                                                                detail::noted_event_mistake<More>()...>()>()) {
         detail::declare_noted_event<First>(definition_);
@@ -6157,16 +6100,16 @@ void Actor<T>::event() {
 
 template <class T>
 template <class F>
-void Actor<T>::before_evolve(F handler) {
-    if constexpr (detail::before_evolve_is_right<detail::before_evolve_mistake<Actor, T, F>()>()) {
+void StatefulReactor<T>::before_evolve(F handler) {
+    if constexpr (detail::before_evolve_is_right<detail::before_evolve_mistake<StatefulReactor, T, F>()>()) {
         detail::declare_before_evolve<T>(this, definition_, std::move(handler));
     }
 }
 
 template <class T>
 template <class F>
-Declaration Actor<T>::reaction(F handler) {
-    if constexpr (detail::reaction_is_right<detail::reaction_mistake<Actor, T, F>()>()) {
+Declaration StatefulReactor<T>::reaction(F handler) {
+    if constexpr (detail::reaction_is_right<detail::reaction_mistake<StatefulReactor, T, F>()>()) {
         return detail::declare_reaction<T>(this, definition_, std::move(handler));
     } else {
         return {definition_, Declaration::Verb::reaction, {}};
@@ -6175,7 +6118,7 @@ Declaration Actor<T>::reaction(F handler) {
 
 template <class T>
 template <class First, class... More, class F>
-Declaration Actor<T>::reaction(F handler) {
+Declaration StatefulReactor<T>::reaction(F handler) {
     if constexpr (detail::reaction_is_right<
                       detail::first_mistake<detail::listed_reaction_mistake<T, First, F>(),
                                             detail::listed_reaction_mistake<T, More, F>()...>()>()) {
@@ -6187,9 +6130,52 @@ Declaration Actor<T>::reaction(F handler) {
 
 template <class T>
 template <class F>
-void Actor<T>::sync(F handler) {
-    if constexpr (detail::sync_is_right<detail::sync_mistake<Actor, T, F>()>()) {
+void StatefulReactor<T>::sync(F handler) {
+    if constexpr (detail::sync_is_right<detail::sync_mistake<StatefulReactor, T, F>()>()) {
         detail::declare_sync<T>(this, definition_, std::move(handler));
+    }
+}
+
+template <class T>
+Actor<T>::Actor(std::string_view name) : StatefulReactor<T>(detail::Definition::Role::actor, name) {}
+
+template <class T>
+T Actor<T>::evolve(std::string_view stream, const Messages& messages) const {
+    auto state = this->definition_.initial(stream, nullptr);
+    detail::evolve(this->definition_, state.get(), stream, 0, messages);
+    return std::move(*static_cast<T*>(state.get()));
+}
+
+template <class T>
+Decided Actor<T>::decide(const State& state, const Message& command) const {
+    return detail::decide(this->definition_, &state, command);
+}
+
+template <class T>
+template <class F>
+void Actor<T>::state(F handler) {
+    if constexpr (detail::state_is_right<detail::state_mistake<Actor, T, F>(false)>()) {
+        detail::declare_state<T>(this, this->definition_, std::move(handler));
+    }
+}
+
+template <class T>
+template <class F>
+Declaration Actor<T>::command(F handler) {
+    if constexpr (detail::command_is_right<detail::command_mistake<Actor, T, F>()>()) {
+        using P = detail::Split<typename detail::Signature<F>::Parameters>;
+        using C = std::remove_cvref_t<typename P::Message>;
+        using From = detail::DecidedFrom<std::remove_cvref_t<typename detail::Signature<F>::Return>>;
+        detail::add_command(
+            this->definition_, detail::declared<C>(),
+            {[handler = detail::bind(this, std::move(handler))](const void* state, const Message& message) {
+                 return From::decided(detail::call<P>(handler, static_cast<const T*>(state), message));
+             },
+             From::produces()});
+        From::types(this->definition_);
+        return {this->definition_, Declaration::Verb::command, detail::names_of<C>()};
+    } else {
+        return {this->definition_, Declaration::Verb::command, {}};
     }
 }
 
@@ -6330,87 +6316,19 @@ State read_row(const std::string& json, const std::string& table, std::string_vi
 }  // namespace detail
 
 template <class T>
-ProjectorBase<T>::ProjectorBase(std::string_view name) {
-    detail::name_reactor(definition_, detail::Definition::Role::projector, name);
-    detail::default_state<T>(definition_);
-}
-
-template <class T>
-template <class F>
-void ProjectorBase<T>::event(F handler) {
-    if constexpr (detail::event_is_right<detail::event_mistake<ProjectorBase, T, F>()>()) {
-        detail::declare_event<T>(this, definition_, std::move(handler));
-    }
-}
-
-template <class T>
-template <class First, class... More, class F>
-void ProjectorBase<T>::event(F handler) {
-    if constexpr (detail::event_is_right<detail::first_mistake<detail::listed_event_mistake<T, First, F>(),
-                                                               detail::listed_event_mistake<T, More, F>()...>()>()) {
-        detail::declare_listed_event<T, First>(definition_, handler);
-        (detail::declare_listed_event<T, More>(definition_, handler), ...);
-    }
-}
-
-template <class T>
-template <class First, class... More>
-void ProjectorBase<T>::event() {
-    if constexpr (detail::event_is_right<detail::first_mistake<detail::noted_event_mistake<First>(),
-                                                               detail::noted_event_mistake<More>()...>()>()) {
-        detail::declare_noted_event<First>(definition_);
-        (detail::declare_noted_event<More>(definition_), ...);
-    }
-}
-
-template <class T>
-template <class F>
-void ProjectorBase<T>::before_evolve(F handler) {
-    if constexpr (detail::before_evolve_is_right<detail::before_evolve_mistake<ProjectorBase, T, F>()>()) {
-        detail::declare_before_evolve<T>(this, definition_, std::move(handler));
-    }
-}
-
-template <class T>
-template <class F>
-Declaration ProjectorBase<T>::reaction(F handler) {
-    if constexpr (detail::reaction_is_right<detail::reaction_mistake<ProjectorBase, T, F>()>()) {
-        return detail::declare_reaction<T>(this, definition_, std::move(handler));
-    } else {
-        return {definition_, Declaration::Verb::reaction, {}};
-    }
-}
-
-template <class T>
-template <class First, class... More, class F>
-Declaration ProjectorBase<T>::reaction(F handler) {
-    if constexpr (detail::reaction_is_right<
-                      detail::first_mistake<detail::listed_reaction_mistake<T, First, F>(),
-                                            detail::listed_reaction_mistake<T, More, F>()...>()>()) {
-        return detail::declare_listed_reactions<T, F, First, More...>(definition_, handler);
-    } else {
-        return {definition_, Declaration::Verb::reaction, {}};
-    }
-}
-
-template <class T>
-template <class F>
-void ProjectorBase<T>::sync(F handler) {
-    if constexpr (detail::sync_is_right<detail::sync_mistake<ProjectorBase, T, F>()>()) {
-        detail::declare_sync<T>(this, definition_, std::move(handler));
-    }
-}
+ProjectorBase<T>::ProjectorBase(std::string_view name)
+    : StatefulReactor<T>(detail::Definition::Role::projector, name) {}
 
 template <class T>
 template <class F>
 void ProjectorBase<T>::on_reset(F handler) {
     if constexpr (detail::reset_is_right<detail::reset_mistake<ProjectorBase, F>()>()) {
         if constexpr (detail::takes_stream<F>) {
-            detail::only_once(definition_, static_cast<bool>(definition_.on_stream_reset), "on_reset(stream)");
-            definition_.on_stream_reset = detail::bind(this, std::move(handler));
+            detail::only_once(this->definition_, static_cast<bool>(this->definition_.on_stream_reset), "on_reset(stream)");
+            this->definition_.on_stream_reset = detail::bind(this, std::move(handler));
         } else {
-            detail::only_once(definition_, static_cast<bool>(definition_.on_reset), "on_reset");
-            definition_.on_reset = detail::bind(this, std::move(handler));
+            detail::only_once(this->definition_, static_cast<bool>(this->definition_.on_reset), "on_reset");
+            this->definition_.on_reset = detail::bind(this, std::move(handler));
         }
     }
 }
@@ -6419,8 +6337,8 @@ template <class T>
 template <class F>
 void ProjectorBase<T>::on_install(F handler) {
     if constexpr (detail::install_is_right<detail::install_mistake<ProjectorBase, F>()>()) {
-        detail::only_once(definition_, static_cast<bool>(definition_.on_install), "on_install");
-        definition_.on_install = detail::bind(this, std::move(handler));
+        detail::only_once(this->definition_, static_cast<bool>(this->definition_.on_install), "on_install");
+        this->definition_.on_install = detail::bind(this, std::move(handler));
     }
 }
 

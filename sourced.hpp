@@ -85,6 +85,18 @@ namespace sourced {
 using Time = std::chrono::sys_time<std::chrono::microseconds>;
 using Duration = std::chrono::microseconds;
 
+namespace detail {
+/// A time of another precision, rounded up; one that Time cannot hold is the first or the last that it can.
+template <class Precision>
+[[nodiscard]] Time rounded_up(std::chrono::sys_time<Precision> time) {
+    constexpr double most = 9.2e18;
+    const std::chrono::duration<double, std::micro> wide(time.time_since_epoch());
+    if (wide.count() >= most) return Time::max();
+    if (wide.count() <= -most) return Time::min();
+    return std::chrono::ceil<Duration>(time);
+}
+}  // namespace detail
+
 // ---- Errors -------------------------------------------------------------------
 
 /// The base of everything the engine throws. The text says what was tried, on
@@ -861,7 +873,7 @@ struct Start {
     [[nodiscard]] static Start now() { return {From::now, 0, {}, {}}; }
     [[nodiscard]] static Start at(std::int64_t position) { return {From::position, position, {}, {}}; }
     [[nodiscard]] static Start at(Time time) { return {From::time, 0, time, {}}; }
-    /// So long before the time at which it is evaluated, by the App's clock.
+    /// So long before the time at which it is evaluated, by the App's clock; Duration::max() is before everything.
     [[nodiscard]] static Start ago(Duration before) { return {From::ago, 0, {}, before}; }
 };
 
@@ -1274,7 +1286,7 @@ public:
     /// Not before `time`. A time that has passed means at once.
     template <class Precision>
     Dispatch& at(std::chrono::sys_time<Precision> time) & {
-        return at_time(std::chrono::ceil<Duration>(time));
+        return at_time(detail::rounded_up(time));
     }
     template <class Precision>
     Dispatch&& at(std::chrono::sys_time<Precision> time) && {
@@ -2425,7 +2437,7 @@ public:
     /// Schedules a message again and again. The same again changes nothing; another interval, time or message under
     /// a known name takes its place, and the occurrence that waits follows it. What became due while nobody
     /// promoted comes once. Each occurrence is its own cause, with the name as "schedule" in its metadata.
-    /// Throws Invalid for a blank name and an interval that is not positive.
+    /// Throws Invalid for a blank name, an interval that is not positive, and times of more than 10,000 years.
     virtual void recur(const Recurring& recurring) = 0;
     /// Ends it, with the occurrence that waits; false when there is none of this name.
     virtual bool cancel_recurring(std::string_view name) = 0;
@@ -3141,9 +3153,9 @@ public:
     ///     app.cancel(id);
     template <class Precision>
     Message schedule(std::string_view stream, Message message, std::chrono::sys_time<Precision> time) {
-        return do_schedule(stream, std::move(message), std::chrono::ceil<Duration>(time));
+        return do_schedule(stream, std::move(message), detail::rounded_up(time));
     }
-    /// So long after now. Throws Invalid for a negative time.
+    /// So long after now, at the latest at Time::max(). Throws Invalid for a negative time.
     SOURCED_API Message schedule(std::string_view stream, Message message, Duration delay);
     /// What waits, in order of due time; for one stream, when it is given.
     [[nodiscard]] SOURCED_API std::vector<Scheduled> scheduled(std::size_t limit = 100, std::string_view stream = {});
@@ -3161,11 +3173,12 @@ public:
     /// under the name takes its place. What fell due while nothing ran comes once, not as often as it was missed.
     /// Each occurrence is a message with an id of its own, its own cause, and the metadata "schedule" is the name.
     /// `first` is the time of one occurrence, past or to come, that all others are counted from. Throws as
-    /// dispatch() does, and Invalid for a blank name or an interval that is not positive.
+    /// dispatch() does, and Invalid for a blank name, an interval that is not positive, and times of more than 10,000
+    /// years.
     template <class Precision>
     void every(std::string_view name, Duration interval, std::string_view stream, Message message,
                std::chrono::sys_time<Precision> first) {
-        do_every(name, interval, stream, std::move(message), std::chrono::ceil<Duration>(first));
+        do_every(name, interval, stream, std::move(message), detail::rounded_up(first));
     }
     void every(std::string_view name, Duration interval, std::string_view stream, Message message) {
         do_every(name, interval, stream, std::move(message), std::nullopt);
@@ -9308,7 +9321,9 @@ Message Message::at(Time time) const {
     const Time now = occurred_at != Time{} ? occurred_at : recorded_at;
     if (time < now) {
         throw Invalid("move message '" + detail::shown(type) + "' back in time: it happened " +
-                      std::to_string((now - time).count()) + " us later");
+                      std::to_string(static_cast<std::uint64_t>(now.time_since_epoch().count()) -
+                                     static_cast<std::uint64_t>(time.time_since_epoch().count())) +
+                      " us later");
     }
     return occurred(time);
 }
@@ -9414,6 +9429,27 @@ void Registry::check(const Message& message, const Limits& limits) const {
 }  // namespace sourced
 // ==== Handlers =================================================================
 
+namespace sourced::detail {
+
+/// `by` after `time`; what Time cannot hold is the first or the last that it can.
+inline Time later(Time time, Duration by) {
+    if (by >= Duration(0)) return time > Time::max() - by ? Time::max() : time + by;
+    return time < Time::min() - by ? Time::min() : time + by;
+}
+/// `by` before `time`.
+inline Time earlier(Time time, Duration by) {
+    return later(time, by == Duration::min() ? Duration::max() : -by);
+}
+/// When `timeout` is over; one that is not over in the clock's lifetime never is.
+inline std::chrono::steady_clock::time_point end_of(Duration timeout) {
+    using Moment = std::chrono::steady_clock::time_point;
+    const auto now = std::chrono::steady_clock::now();
+    if (timeout >= std::chrono::floor<Duration>(Moment::max() - now)) return Moment::max();
+    return now + std::max(timeout, Duration(0));
+}
+
+}  // namespace sourced::detail
+
 namespace sourced {
 
 Resolution Resolution::retry(Time at) { return {Verb::retry, at, {}, {}}; }
@@ -9440,9 +9476,11 @@ ErrorStrategy::ErrorStrategy(Retries retries) {
         if (retries.backoff) {
             wait = retries.backoff(retries.after, fault.attempt);
         } else {
-            for (int i = 1; i < fault.attempt && wait < retries.at_most; ++i) wait *= 2;
+            for (int i = 1; i < fault.attempt && wait < retries.at_most; ++i) {
+                wait = wait > retries.at_most / 2 ? retries.at_most : wait * 2;
+            }
         }
-        Resolution again = Resolution::retry(fault.at + std::min(wait, retries.at_most));
+        Resolution again = Resolution::retry(detail::later(fault.at, std::min(wait, retries.at_most)));
         if (retries.on_retry) {
             again.recorded = [told = retries.on_retry, when = again.at](const Fault& recorded) {
                 told(recorded.attempt, recorded, when);
@@ -10025,7 +10063,7 @@ public:
 
     void sleep(Duration time) {
         if (time < Duration::zero()) throw Invalid("sleep: the time is negative");
-        sleep_until_([&] { return around_.clock() + time; });
+        sleep_until_([&] { return later(around_.clock(), time); });
     }
     void sleep_until(Time time) {
         sleep_until_([&] { return time; });
@@ -10059,7 +10097,7 @@ public:
             if (!come && wait.woken == 0) {
                 if (!wait.started) {
                     std::optional<Time> until;
-                    if (timeout) until = around_.clock() + *timeout;
+                    if (timeout) until = later(around_.clock(), *timeout);
                     append(record::WaitStarted{place, names, until});
                     if (until) schedule(*until, record::Woken{place});
                 }
@@ -10276,7 +10314,7 @@ private:
             for (int i = 1; i < begun.attempt && pause < retries.at_most; ++i) {
                 pause = pause > retries.at_most / 2 ? retries.at_most : pause * 2;
             }
-            failure.retry_at = around_.clock() + pause;
+            failure.retry_at = later(around_.clock(), pause);
         }
         append(failure);
         if (failure.retry_at) {
@@ -10972,11 +11010,9 @@ public:
         std::unique_lock lock(mutex_);
         if (called_back_) throw Error("next: what comes here is given to the callback");
         const Inside inside(*this, lock);
-        const auto now = std::chrono::steady_clock::now();
-        // A timeout that is not reached in the clock's lifetime is none.
-        using Steady = std::chrono::steady_clock::time_point;
-        const bool endless = !timeout || *timeout >= std::chrono::duration_cast<Duration>(Steady::max() - now);
-        return take(lock, endless ? std::nullopt : std::optional<Steady>(now + *timeout));
+        std::optional<std::chrono::steady_clock::time_point> deadline;
+        if (timeout) deadline = end_of(*timeout);
+        return take(lock, deadline);
     }
 
     /// The body of the callback's thread.
@@ -12103,7 +12139,7 @@ public:
             case Start::From::now: from = store_->head() + 1; break;
             case Start::From::position: from = std::max<std::int64_t>(options.from.position, 1); break;
             case Start::From::time: from = store_->position_at(options.from.time); break;
-            case Start::From::ago: from = store_->position_at(options_.clock() - options.from.before); break;
+            case Start::From::ago: from = store_->position_at(earlier(options_.clock(), options.from.before)); break;
         }
         auto feed = std::make_shared<LogFeed>(
             *store_, options, from, [this](Level level, std::string text, std::string error, const Message* message) {
@@ -12998,7 +13034,7 @@ private:
         }
         bool touched = false;
         for (auto& sending : sendings) {
-            const Time due = sending.at ? *sending.at : now + sending.after.value_or(Duration(0));
+            const Time due = sending.at ? *sending.at : later(now, sending.after.value_or(Duration(0)));
             if (due > now) {
                 put_off(handled, cause, due, std::move(sending.message));
                 continue;
@@ -13986,9 +14022,7 @@ private:
     /// to be done here. False: the time is over.
     template <class Done>
     bool await(Duration timeout, bool at_rest, const Done& done) {
-        using Moment = std::chrono::steady_clock::time_point;
-        const auto start = std::chrono::steady_clock::now();
-        const auto deadline = timeout >= Moment::max() - start ? Moment::max() : start + timeout;
+        const auto deadline = end_of(timeout);
         struct Count {
             std::atomic<std::size_t>& count;
             explicit Count(std::atomic<std::size_t>& one) : count(one) { ++count; }
@@ -14009,7 +14043,8 @@ private:
             std::unique_lock lock(mutex_);
             // At rest and yet not done: a retry, a take-over, or somebody else who works is awaited.
             const bool others = at_rest ? quiet() : !running_;
-            const auto longest = std::min<Moment>(deadline, now + std::chrono::milliseconds(others ? 5 : 100));
+            const std::chrono::steady_clock::duration pause = std::chrono::milliseconds(others ? 5 : 100);
+            const auto longest = std::min(deadline, now + pause);
             settled_.wait_until(lock, longest,
                                 [&] { return progress_ != before || (at_rest && !others && quiet()); });
         }
@@ -14203,7 +14238,7 @@ private:
                 for (const auto& member : members_) {
                     (void)wake_retry(*member, now);
                     const std::int64_t at = member->next_retry;
-                    if (at != unbounded) wait = std::min(wait, Duration(at - now));
+                    if (at != unbounded) wait = std::min(wait, Duration(std::max(at, now) - now));
                 }
                 beat_when_due();
                 look_after_slow();
@@ -14215,7 +14250,7 @@ private:
             }
             const Time now = options_.clock();
             std::unique_lock lock(mutex_);
-            if (due_) wait = std::min(wait, *due_ - now);
+            if (due_) wait = std::min(wait, std::max(*due_, now) - now);
             const auto beat = next_beat_.load() - std::chrono::steady_clock::now().time_since_epoch();
             wait = std::min(wait, std::chrono::ceil<Duration>(beat));
             if (wait > Duration(0)) timer_.wait_for(lock, wait, [this] { return stopping_ || timer_moved_; });
@@ -14510,7 +14545,7 @@ Message App::do_schedule(std::string_view stream, Message message, Time time) {
 }
 Message App::schedule(std::string_view stream, Message message, Duration delay) {
     if (delay < Duration(0)) throw Invalid("schedule '" + message.type + "': the delay is negative");
-    return engine_->schedule(stream, std::move(message), engine_->options().clock() + delay);
+    return engine_->schedule(stream, std::move(message), detail::later(engine_->options().clock(), delay));
 }
 std::vector<Scheduled> App::scheduled(std::size_t limit, std::string_view stream) {
     return engine_->store().scheduled(limit, stream);
@@ -15159,7 +15194,7 @@ WorkflowEnd App::do_wait(const WorkflowBase& workflow, std::string_view stream, 
     options.stream = stream;
     options.types = {std::string(WorkflowCompleted::sourced_type), std::string(WorkflowFailed::sourced_type)};
     auto follower = follow(options);  // before looking, so that nothing falls in between
-    const auto deadline = std::chrono::steady_clock::now() + timeout;
+    const auto deadline = detail::end_of(timeout);
     for (;;) {
         auto end = do_look(workflow, stream);
         const auto left = std::chrono::floor<Duration>(deadline - std::chrono::steady_clock::now());
@@ -15528,7 +15563,8 @@ void Step::send(const Message& cause, std::vector<Sending> sendings) {
         const Time now = Clock().now();
         if (sending.fresh) sending.to += '-' + Id::make().to_string();
         auto message = std::move(sending.message).to(sending.to.empty() ? cause.stream : sending.to).caused_by(cause);
-        const Time due = sending.at ? *sending.at : now + sending.after.value_or(Duration(0));
+        using sourced::detail::later;
+        const Time due = sending.at ? *sending.at : later(now, sending.after.value_or(Duration(0)));
         if (due > now) actions_.push_back(Schedule{due, {std::move(message)}});
         else actions_.push_back(AppendNext{{std::move(message)}});
     }

@@ -924,7 +924,7 @@ public:
             if (is_waiting(recurring.next_id)) continue;  // not among the first `limit`
             // What was missed comes once: the next lies ahead.
             const auto missed = (until - recurring.next) / recurring.every;
-            put_next(recurring, recurring.next + recurring.every * (missed + 1));
+            put_next(recurring, detail::later(recurring.next + recurring.every * missed, recurring.every));
         }
         return due.size();
     }
@@ -933,7 +933,7 @@ public:
         const auto row = waiting_row(id, nullptr);
         if (!row) return has_run(id);
         delete_scheduled_.run(*row);
-        if (auto recurring = recurring_of(id)) put_next(*recurring, recurring->next + recurring->every);
+        if (auto recurring = recurring_of(id)) put_next(*recurring, detail::later(recurring->next, recurring->every));
         return ScheduleChange::done;
     }
 
@@ -952,9 +952,19 @@ public:
         check_stream_name(wanted.message.stream);
         check(wanted.message);
         const Time now = options_.clock();
-        if (wanted.every <= Duration(0) || wanted.every > Time::max() - now) {
-            throw Invalid(tried + "the interval is " + std::to_string(wanted.every.count()) +
-                          " microseconds, it has to be positive");
+        const auto wrong = [&](const char* what, std::int64_t count, const char* expected) {
+            return Invalid(tried + what + std::to_string(count) + " microseconds" + expected);
+        };
+        constexpr Duration longest = std::chrono::hours(24 * 365) * 10'000;  // sums of such fit into a Time
+        if (wanted.every <= Duration(0)) {
+            throw wrong("the interval is ", wanted.every.count(), ", it has to be positive");
+        }
+        if (wanted.every > longest) {
+            throw wrong("the interval is ", wanted.every.count(), ", it has to be at most 10000 years");
+        }
+        if (wanted.first && (*wanted.first < detail::earlier(now, longest) ||
+                             *wanted.first > detail::later(now, longest))) {
+            throw wrong("the first time is ", micros(*wanted.first), ", it has to be within 10000 years from now");
         }
         Recurring fresh = wanted;
         fresh.message.metadata.set("schedule", wanted.name);
@@ -2708,11 +2718,11 @@ private:
         case Start::From::now: return head();
         case Start::From::position: return std::max<std::int64_t>(start.position - 1, 0);
         case Start::From::time:
-        case Start::From::ago:
+        case Start::From::ago: {
             write_rows();
-            return first_at(recorded_at_, head(),
-                            start.from == Start::From::ago ? options_.clock() - start.before : start.time) -
-                   1;
+            const bool ago = start.from == Start::From::ago;
+            return first_at(recorded_at_, head(), ago ? detail::earlier(options_.clock(), start.before) : start.time) - 1;
+        }
         default: return 0;
         }
     }

@@ -392,4 +392,143 @@ TEST_CASE("Every: two processes that declare the same have one, and verify sees 
     CHECK(problems_of(directory.file()) == "");
 }
 
+// ==== Times without end ========================================================
+
+TEST_CASE("Times: what is scheduled for the end of time never comes, for the beginning at once") {
+    testing::Clock clock;
+    App app({.clock = clock});
+    app.add<List>();
+    const Id never = app.schedule("list-1", Add{"never"}, Duration::max()).id;
+    app.schedule("list-1", Add{"neither"}, Time::max());
+    app.schedule("list-1", Add{"nor this"}, std::chrono::sys_days::max());
+    app.schedule("list-2", Add{"at once"}, Time::min());
+    app.schedule("list-2", Add{"as well"}, std::chrono::sys_days::min());
+    app.dispatch("list-3", Add{"first"});
+    app.run_until_idle();
+    CHECK(names_in(app, "list-2") == std::vector<std::string>{"at once", "as well"});
+    const auto waiting = app.scheduled(10, "list-1");
+    REQUIRE(waiting.size() == 3);
+    for (const auto& each : waiting) CHECK(each.due_at == Time::max());
+    app.start(1);
+    CHECK(app.wait_until_idle(Duration::max()));
+    CHECK(app.wait(1, {"list"}, Duration::max()).result == Waited::Result::reached);
+    app.stop();
+    CHECK(app.run_now(never) == ScheduleChange::done);
+    app.run_until_idle();
+    CHECK(names_in(app, "list-1") == std::vector<std::string>{"never"});
+}
+
+TEST_CASE("Times: a reaction may send something after the longest delay there is") {
+    struct Patient : Actor<int> {
+        Patient() : Actor("patient") {
+            event([](int&, const Added&) {});
+            reaction([](const Added&) { return dispatch(Add{"later"}).in(Duration::max()); });
+        }
+    };
+    App app;
+    app.add<Patient>();
+    app.store().append("list-1", {Added{"one"}});
+    app.run_until_idle();
+    REQUIRE(app.scheduled().size() == 1);
+    CHECK(app.scheduled()[0].due_at == Time::max());
+}
+
+TEST_CASE("Every: times that lie too far off are refused") {
+    testing::Clock clock;
+    App app({.clock = clock});
+    app.add<List>();
+    const auto refused = [&](Duration interval, std::optional<Time> first) {
+        try {
+            if (first) app.every("tick", interval, "clockwork", Add{"tick"}, *first);
+            else app.every("tick", interval, "clockwork", Add{"tick"});
+        } catch (const Invalid& error) {
+            return std::string(error.what());
+        }
+        return std::string();
+    };
+    const std::string first = "every 'tick': the first time is ";
+    const std::string within = " microseconds, it has to be within 10000 years from now";
+    CHECK(refused(1s, Time::max()) == first + "9223372036854775807" + within);
+    CHECK(refused(1s, Time::min()) == first + "-9223372036854775808" + within);
+    CHECK(refused(Duration::max(), {}) ==
+          "every 'tick': the interval is 9223372036854775807 microseconds, it has to be at most 10000 years");
+    CHECK(refused(Duration(0), {}) == "every 'tick': the interval is 0 microseconds, it has to be positive");
+    CHECK(refused(Duration::min(), {}) ==
+          "every 'tick': the interval is -9223372036854775808 microseconds, it has to be positive");
+    CHECK(app.recurring().empty());
+    const Duration longest = std::chrono::hours(24 * 365) * 10'000;
+    CHECK(refused(longest, clock.now() - longest) == "");
+    CHECK(app.scheduled().at(0).due_at == clock.now());
+    CHECK(refused(longest, clock.now() + longest - 1s) == "");
+    CHECK(app.cancel(app.scheduled().at(0).message.id) == ScheduleChange::done);
+    CHECK(app.scheduled().at(0).due_at == clock.now() + 2 * longest - 1s);
+}
+
+TEST_CASE("Times: a group may begin so long ago that it is before everything") {
+    App app;
+    app.store().append("list-1", {Added{"one"}});
+    for (const auto ago : {Duration::max(), Duration(0), Duration::min()}) {
+        auto follower = app.follow({.from = Start::ago(ago)});
+        CHECK(follower.next(Duration(0)).has_value() == (ago == Duration::max()));
+    }
+    struct Seen : Projection<int> {
+        explicit Seen(Duration ago) : Projection("seen " + std::to_string(ago.count())) {
+            options({.start_from = Start::ago(ago)});
+            event([](int&, const Added&) {});
+        }
+    };
+    app.add<Seen>(Duration::max());
+    app.add<Seen>(Duration::min());
+    CHECK(app.run_until_idle() == 1);
+}
+
+TEST_CASE("Times: a retry that is put off without end, or to before everything, is one") {
+    struct Fails : Actor<int> {
+        Fails(Time at, int& runs) : Actor("fails") {
+            options({.errors = [at](const Fault&) { return Resolution::retry(at); }});
+            command([&runs](int, const Add&) -> Events {
+                if (++runs < 3) throw Error("no");
+                return {};
+            });
+        }
+    };
+    for (const auto at : {Time::max(), Time::min()}) {
+        int runs = 0;
+        App app;
+        app.add<Fails>(at, runs);
+        app.dispatch("list-1", Add{"one"});
+        app.run_until_idle();
+        CHECK(runs == (at == Time::max() ? 1 : 3));
+        const auto& group = app.stats().group("fails");
+        CHECK(group.next_retry == (at == Time::max() ? std::optional(at) : std::nullopt));
+    }
+}
+
+TEST_CASE("Times: retries may be as far apart as there is time, however many there were") {
+    struct Failing : Actor<int> {
+        explicit Failing(Retries retries) : Actor("failing") {
+            options({.errors = std::move(retries)});
+            command([](int, const Add&) -> Events { throw Error("no"); });
+        }
+    };
+    const auto next_retry = [](Retries retries, int attempts) {
+        testing::Clock clock;
+        App app({.clock = clock});
+        app.add<Failing>(std::move(retries));
+        app.dispatch("list-1", Add{"one"});
+        for (int i = 0; i < attempts; ++i) {
+            app.run_until_idle();
+            if (i + 1 < attempts) app.retry_stream("failing", "list-1");
+        }
+        return app.stats().group("failing").next_retry;
+    };
+    constexpr int many = std::numeric_limits<int>::max();
+    CHECK(next_retry({.times = many, .after = 1s, .at_most = Duration::max()}, 1) == testing::Clock().now() + 1s);
+    CHECK(next_retry({.after = Duration::max(), .at_most = Duration::max()}, 1) == Time::max());
+    CHECK(next_retry({.at_most = Duration::max(), .backoff = [](Duration, int) { return Duration::max(); }}, 1) ==
+          Time::max());
+    Fault fault{nullptr, {}, {}, Message(Add{"one"}), "failing", 100, 0, testing::Clock().now()};
+    CHECK(ErrorStrategy(Retries{.times = many, .at_most = Duration::max()})(fault).at == Time::max());
+}
+
 }  // namespace schedule_test

@@ -378,6 +378,17 @@ TEST_CASE("Workflows: Q8: a sleep ends when its time has passed on the clock") {
         });
         CHECK(other.start().outcome().error_text() == "sleep: the time is negative");
     }
+    SUBCASE("one without end is an error, and so is such a wait") {
+        for (const bool sleeps : {true, false}) {
+            Stage other([sleeps](auto& ctx, int) {
+                if (sleeps) ctx.sleep(sourced::Duration::max());
+                else (void)ctx.template wait_for<Paid>(sourced::Duration::max());
+                return std::string();
+            });
+            const auto outcome = other.start().wait(sourced::Duration::max());
+            CHECK(outcome.error_text() == "write JSON: /until: cannot write a time outside the years 0 to 9999");
+        }
+    }
 }
 
 TEST_CASE("Workflows: Q9: what nobody waits for is left alone, and stays readable") {

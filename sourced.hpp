@@ -903,7 +903,7 @@ struct Resolution {
         retry,  ///< try the message again at `at`
         stop,   ///< stop the group; started again, it goes on with this message
         park,   ///< leave the stream alone, later messages too, until App::retry_stream or App::skip_message
-        skip    ///< pass the message over, and record that
+        skip    ///< pass the message over, and record that; see Store::skip_message for what states are folded from
     };
     Verb verb = Verb::stop;
     Time at{};
@@ -2160,7 +2160,7 @@ struct Failure {
     std::int64_t position = 0;  ///< the message it happened at
     std::string type;           ///< the exception's type
     std::string text;
-    /// What is to be done. A skip passes the first message that the group has open in the stream.
+    /// What is to be done. A skip is one as by Store::skip_message.
     Resolution resolution{};
 };
 
@@ -2472,8 +2472,11 @@ public:
     virtual void retry_stream(std::string_view group, std::string_view stream) = 0;
     /// Leaves a stream alone, later messages too; work under way is dropped. Throws Error for an unknown stream.
     virtual void park_stream(std::string_view group, std::string_view stream, std::string_view reason) = 0;
-    /// Passes over the first message that the group has open in the stream, records that, and lets the stream go
-    /// on behind it; work under way is dropped. Throws Error for an unknown stream and where nothing is open.
+    /// Passes over the message that failed last in the stream, or without trouble the first that the group has open;
+    /// records that, and lets the stream go on; work under way is dropped. A state that cannot be folded with a
+    /// message that was skipped is folded without it, for ever and whatever the group handles; when that message is
+    /// none the group has open, or others stand open before it, these are handled then. Throws Error for an unknown
+    /// stream and where nothing is open.
     virtual Skipped skip_message(std::string_view group, std::string_view stream, std::string_view reason) = 0;
     /// The messages a group has passed over, those behind record number `after`, oldest first.
     [[nodiscard]] virtual std::vector<Skipped> skipped(std::string_view group, std::int64_t after = 0,
@@ -10759,6 +10762,11 @@ struct Remembered {
     std::int64_t handled_position = 0;
     std::uint64_t foreign = 0;  // see Engine::foreign_
     bool open = false;          // own events were stored that the group has yet to react to
+    std::vector<std::int64_t> skipped;  // positions, known once a fold has failed at one: folds pass over them
+
+    [[nodiscard]] bool passes(std::int64_t position) const noexcept {
+        return !skipped.empty() && std::find(skipped.begin(), skipped.end(), position) != skipped.end();
+    }
 
     std::int64_t group = 0;
     Remembered* newer = nullptr;
@@ -10944,6 +10952,7 @@ struct Work {
         const Member::Route* route = nullptr;
         bool pending = false;  // otherwise it is only evolved
         bool replay = false;
+        bool skipped = false;  // counts as handled, and that is all
     };
 
     Member* member = nullptr;
@@ -12590,18 +12599,52 @@ private:
                   Messages* seen = nullptr) {
         Router route(member);
         const auto foreign = foreign_.load();
+        const std::int64_t known = memory.seq;
         StreamRange range;
-        range.from = memory.seq + 1;
         range.to = upto;
-        if (range.from > range.to) return;
-        read_stream(unit, memory.stream, range, [&](Message& message) {
-            const auto* found = route(message.type);
-            if (found && found->evolve) member.evolve(*found, memory.state.get(), message);
-            memory.seq = message.seq;
-            if (seen) seen->push_back(message);
-            return true;
-        });
+        for (;;) {
+            range.from = memory.seq + 1;
+            if (range.from > range.to) return;
+            std::int64_t folding = 0;
+            try {
+                read_stream(unit, memory.stream, range, [&](Message& message) {
+                    const auto* found = route(message.type);
+                    folding = message.position;
+                    if (found && found->evolve && !memory.passes(folding)) {
+                        member.evolve(*found, memory.state.get(), message);
+                    }
+                    folding = 0;
+                    memory.seq = message.seq;
+                    if (seen && message.seq > known) seen->push_back(message);
+                    return true;
+                });
+                break;
+            } catch (...) {
+                if (folding == 0 || !was_skipped(member, memory, folding, unit)) throw;
+            }
+            // The handler may have left the state half changed.
+            memory.state = blank(member, memory.stream, unit);
+            memory.seq = 0;
+            if (seen) seen->clear();
+        }
         memory.foreign = foreign;
+    }
+
+    /// Asked when a state cannot be folded with a message: has the group skipped it? Then the state knows that, and is
+    /// to be folded anew.
+    bool was_skipped(const Member& member, Remembered& memory, std::int64_t position, UnitTransaction* unit) {
+        if (memory.passes(position)) return false;
+        const auto ask = [&](Reader& reader) {
+            memory.skipped.clear();
+            for (const auto& row : reader.query("select k.position from sourced_skipped k join sourced_streams s "
+                                                "on s.id = k.stream where k.grp = ? and s.name = ?",
+                                                member.id, memory.stream)) {
+                memory.skipped.push_back(row.integer(0));
+            }
+        };
+        if (unit) ask(*unit);
+        else store_->read(ask);
+        return memory.passes(position);
     }
 
     /// Turns what a command handler decided into messages that follow the command, and evolves the state with
@@ -12864,8 +12907,9 @@ private:
         const auto visit = [&](Message& message) {
             const auto* found = route(message.type);
             end = message.seq;
+            const bool skipped = memory.passes(message.position);
             if (member.folds && message.seq > memory.seq) {
-                if (found && found->evolve) {
+                if (found && found->evolve && !skipped) {
                     try {
                         member.evolve(*found, memory.state.get(), message);
                     } catch (...) {
@@ -12884,8 +12928,8 @@ private:
             }
             if (full || !found) return true;
             const bool waits = message.position > claim.acked && (found->command || found->reaction);
-            const bool replay = waits && is_replay(claim, message.position);
-            const bool trails = member.trailing && found->evolve && message.seq > memory.trail_seq;
+            const bool replay = waits && (skipped || is_replay(claim, message.position));
+            const bool trails = member.trailing && found->evolve && !skipped && message.seq > memory.trail_seq;
             if (!waits && !trails) return true;
             if (!waits && work.items.empty()) {
                 try {
@@ -12901,7 +12945,7 @@ private:
             }
             pending += waits ? 1 : 0;
             commands |= waits && !replay && found->command;
-            work.items.push_back({std::move(message), found, waits, replay});
+            work.items.push_back({std::move(message), found, waits, replay, skipped});
             if (pending < limit) return true;
             full = true;
             ended = false;
@@ -12914,6 +12958,10 @@ private:
         if (full && commands && member.folds && !fold_error && memory.seq > work.items.back().message.seq) {
             range.from = memory.seq + 1;
             read_on(work, claim, range.from, visit);
+        }
+        if (fold_error && was_skipped(member, memory, fold_position, work.unit)) {
+            fold_anew(work);
+            return act(work, handled);
         }
 
         const bool decides = commands && member.folds && !fold_error;
@@ -12931,7 +12979,7 @@ private:
                 break;
             }
             try {
-                if (member.trailing && path.evolve && message.seq > memory.trail_seq) {
+                if (member.trailing && path.evolve && !item.skipped && message.seq > memory.trail_seq) {
                     member.evolve(path, memory.trail.get(), message);
                 }
                 if (item.pending && !item.replay) {
@@ -12973,6 +13021,14 @@ private:
             handled.evolves = &member.evolves;
             handled.decided_on = memory.seq;
         }
+    }
+
+    /// Nothing was made of the claim yet, and the states are of no use.
+    static void fold_anew(Work& work) {
+        work.items.clear();
+        work.keep = true;
+        work.memory->state = Box();
+        work.memory->trail = Box();
     }
 
     /// False: user code failed, which is recorded.
@@ -13110,7 +13166,7 @@ private:
             if (!see(message, found, waits)) return false;
             if (!waits) return true;
             const bool replay = work.member->rebuilding || is_replay(claim, message.position);
-            work.items.push_back({std::move(message), found, true, replay});
+            work.items.push_back({std::move(message), found, true, replay, false});
             reading.ended = work.items.size() < limit;
             return reading.ended;
         });
@@ -13446,7 +13502,7 @@ private:
                     return false;
                 }
                 if (waits || message.seq <= memory.seq || !work.items.empty()) return true;
-                if (found) {
+                if (found && !memory.passes(message.position)) {
                     try {
                         member.evolve(*found, memory.state.get(), message);
                     } catch (...) {
@@ -13473,6 +13529,10 @@ private:
             (void)read(known);
         }
         if (error) {
+            if (was_skipped(member, *work.memory, fold_position, work.unit)) {
+                fold_anew(work);
+                return project(work, handled);
+            }
             fail(work, handled, fold_position, error);
             work.keep = false;
             return;
@@ -13487,7 +13547,9 @@ private:
             work.items.resize(count);
             end.ended = false;
         }
-        for (const auto& item : work.items) work.synced.push_back({&item.message, item.replay});
+        for (const auto& item : work.items) {
+            if (!item.skipped) work.synced.push_back({&item.message, item.replay});
+        }
         if (count > 0) {
             const auto& last = work.items.back().message;
             work.handled = count;
@@ -13497,7 +13559,7 @@ private:
             handled.acked = last.position;
             if (definition.key) {
                 handled.sync = [&work](Transaction& transaction) { sync_by_key(work, transaction); };
-            } else if (definition.sync) {
+            } else if (definition.sync && !work.synced.empty()) {
                 handled.sync = [&work](Transaction& transaction) {
                     work.member->definition->sync(work.memory->state.get(), work.memory->stream, work.synced,
                                                   work.all_replay, transaction);
@@ -13527,10 +13589,11 @@ private:
             std::size_t done = 0;
             try {
                 for (; done < count; ++done) {
-                    const auto& item = work.items[done];
-                    member.evolve(*item.route, memory.state.get(), item.message);
+                    auto& item = work.items[done];
+                    item.skipped = member.folds && memory.passes(item.message.position);
+                    if (!item.skipped) member.evolve(*item.route, memory.state.get(), item.message);
                     if (member.folds) memory.seq = item.message.seq;
-                    if (!item.route->reaction || item.replay || done < reacted) continue;
+                    if (item.skipped || !item.route->reaction || item.replay || done < reacted) continue;
                     (void)react(work, handled, *item.route, item.message);
                     reacted = done + 1;
                 }
@@ -13538,15 +13601,18 @@ private:
             } catch (...) {
                 error = std::current_exception();
             }
-            fail(work, handled, work.items[done].message.position, error);
-            work.keep = false;
-            if (done == 0) return 0;
-            count = done;
+            const std::int64_t culprit = work.items[done].message.position;
+            if (!member.folds || !was_skipped(member, memory, culprit, work.unit)) {
+                fail(work, handled, culprit, error);
+                work.keep = false;
+                if (done == 0) return 0;
+                count = done;
+            }
             if (member.folds) {
                 // The handler may have left the state half changed: fold it once more, up to the culprit.
-                memory.state = blank(member, memory.stream);
+                memory.state = blank(member, memory.stream, work.unit);
                 memory.seq = 0;
-                catch_up(member, memory, work.items.front().message.seq - 1);
+                catch_up(member, memory, work.items.front().message.seq - 1, work.unit);
             }
         }
     }

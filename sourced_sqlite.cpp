@@ -2478,7 +2478,8 @@ private:
         offset.reason = reason;
     }
 
-    /// Passes the first message that is open for the group in the stream, and records that. False: there is none.
+    /// Passes the message that failed, or the first that is open for the group in the stream, and records that.
+    /// Nothing: there is none.
     std::optional<Skipped> pass_over(Group& group, OffsetKey key, Offset& offset, std::string_view reason) {
         std::optional<Skipped> first;
         write_rows();
@@ -2492,6 +2493,17 @@ private:
                 first->id = id_of(row, 2);
             }
         }
+        // What failed may be another: a state was to be folded with it.
+        bool folded = false;
+        if (offset.attempted && (!first || *offset.attempted != first->position)) {
+            auto row = not_skipped_(key.group, key.stream, *offset.attempted);
+            folded = row.next();
+            if (folded) {
+                first.emplace();
+                first->position = *offset.attempted;
+                first->id = id_of(row, 0);
+            }
+        }
         if (!first) return first;
         first->at = time_of(micros(options_.clock()));
         first->error_type = offset.error_type.value_or("");
@@ -2500,8 +2512,10 @@ private:
         insert_skipped_.run(key.group, key.stream, first->position, first->id, micros(first->at), offset.error_type,
                             offset.error_text, reason);
         offset.clear_trouble();
-        offset.acked = first->position;
-        offset.highest = std::max(offset.highest, offset.acked);
+        if (!folded) {
+            offset.acked = first->position;
+            offset.highest = std::max(offset.highest, offset.acked);
+        }
         look_on(group, key, offset);
         return first;
     }
@@ -2902,6 +2916,9 @@ private:
     Statement type_by_name_{bank_, "SELECT id, kind FROM sourced_types WHERE name = ?"};
     Statement open_backwards_{bank_,
                               "SELECT position, type, id FROM sourced_messages WHERE stream = ? ORDER BY seq DESC"};
+    Statement not_skipped_{bank_,
+                           "SELECT id FROM sourced_messages WHERE position = ?3 AND stream = ?2 AND NOT EXISTS "
+                           "(SELECT 1 FROM sourced_skipped WHERE grp = ?1 AND stream = ?2 AND position = ?3)"};
     Statement insert_skipped_{
         bank_,
         "INSERT INTO sourced_skipped(grp, stream, position, message_id, skipped_at, error_type, error_text, reason) "

@@ -1800,6 +1800,19 @@ TEST_CASE_TEMPLATE("Store: streams are parked, tried again, and messages passed 
         CHECK(store->offsets("g").empty());
         CHECK(pending(*store, claim_s1(), {"E"}) == Numbers{3});
     }
+    SUBCASE("a skip of a message that failed, but is not what is open, records it and leaves the rest open") {
+        partly.acked = 0;
+        end_with(Resolution::skip());
+        REQUIRE(store->skipped("g").size() == 1);
+        CHECK(store->skipped("g")[0].position == 2);
+        partly = failed(claim_s1(), 2, std::nullopt);
+        CHECK(partly.claim.acked == 0);
+        partly.acked = 0;
+        end_with(Resolution::skip());  // that was no help: it is known to be skipped
+        REQUIRE(store->skipped("g").size() == 2);
+        CHECK(store->skipped("g")[1].position == 1);
+        CHECK(claim_s1().acked == 1);
+    }
     SUBCASE("parked or skipped by hand, work under way fails the fence") {
         SUBCASE("parked") { store->park_stream("g", "s1", "by hand"); }
         SUBCASE("skipped") { CHECK(store->skip_message("g", "s1", "by hand").position == 1); }

@@ -2735,7 +2735,8 @@ private:
         case Start::From::ago: {
             write_rows();
             const bool ago = start.from == Start::From::ago;
-            return first_at(recorded_at_, head(), ago ? detail::earlier(options_.clock(), start.before) : start.time) - 1;
+            const Time time = ago ? detail::earlier(options_.clock(), start.before) : start.time;
+            return first_at(recorded_at_, head(), time) - 1;
         }
         default: return 0;
         }
@@ -3440,11 +3441,34 @@ private:
 
     /// The way of each stream goes from where it was reset to the highest it had come to; how far all of them are
     /// together is said of the longest.
-    std::optional<Progress> replay_of(std::int64_t group, const Cursor& reset) {
-        const auto stream = reset.null(3) ? std::nullopt : std::optional(reset.integer(3));
-        auto row = replay_of_(group, reset.integer(2), stream);
+    std::optional<Progress> replay_of(const GroupInfo& group, const Cursor& reset, std::int64_t streams) {
+        const std::int64_t from = reset.integer(2);
+        if (!reset.null(3)) return share_of_one(group.id, from, reset.integer(3));
+        if (group.estimated) return probed_replay(group.id, from, streams);
+        auto row = replay_of_(group.id, from);
         if (!row.next() || row.integer(1) == 0 || row.integer(0) == row.integer(1)) return std::nullopt;
         return share(row);
+    }
+    /// The same of one stream.
+    std::optional<Progress> share_of_one(std::int64_t group, std::int64_t from, std::int64_t stream) {
+        auto row = offset_by_key_(group, stream);
+        if (!row.next() || row.integer(1) <= from || row.integer(0) >= row.integer(1)) return std::nullopt;
+        return Progress{std::max(row.integer(0), from) - from, row.integer(1) - from};
+    }
+    /// About the same, by a look at some of many streams, and at the newest.
+    std::optional<Progress> probed_replay(std::int64_t group, std::int64_t from, std::int64_t streams) {
+        double done = 0.0;
+        double all = 0.0;
+        std::int64_t total = 0;
+        probe_streams(streams, [&](std::int64_t stream) {
+            auto row = offset_by_key_(group, stream);
+            if (!row.next() || row.integer(1) <= from) return;
+            done += static_cast<double>(std::clamp(row.integer(0), from, row.integer(1)) - from);
+            all += static_cast<double>(row.integer(1) - from);
+            total = std::max(total, row.integer(1) - from);
+        });
+        if (total == 0) return std::nullopt;
+        return Progress{static_cast<std::int64_t>(done / all * static_cast<double>(total)), total};
     }
     /// Columns: how much of how much is done, and the number to say it of.
     static Progress share(const Cursor& row) {
@@ -3482,7 +3506,7 @@ private:
             if (row.next()) {
                 group.reset_at = time_of(row.integer(0));
                 group.reset_reason = row.text(1);
-                if (replaying) group.replay = replay_of(group.id, row);
+                if (replaying) group.replay = replay_of(group, row, stats.streams);
             }
         }
         {
@@ -3514,15 +3538,22 @@ private:
             group.oldest = group.oldest == 0 ? row.integer(0) : std::min(group.oldest, row.integer(0));
             return true;
         };
-        const double step = std::max(1.0, static_cast<double>(stats.streams) / probes);
-        double probed = 0.0;
-        for (double stream = 1.0; stream < static_cast<double>(stats.streams) + 1.0; stream += step, ++probed) {
-            hits += probe(static_cast<std::int64_t>(stream)) ? 1 : 0;
-        }
+        const double probed = probe_streams(stats.streams, [&](std::int64_t stream) { hits += probe(stream) ? 1 : 0; });
         group.streams = static_cast<std::int64_t>(static_cast<double>(hits) / probed *
                                                   static_cast<double>(stats.streams));
         auto row = last_streams_(stats.messages - probes / 10);
         while (row.next()) (void)probe(row.integer(0));
+    }
+
+    /// Calls `probe` with streams that lie evenly between the first and the last, and gives how many they are.
+    template <class Probe>
+    static double probe_streams(std::int64_t streams, const Probe& probe) {
+        const double step = std::max(1.0, static_cast<double>(streams) / probes);
+        double probed = 0.0;
+        for (double stream = 1.0; stream < static_cast<double>(streams) + 1.0; stream += step, ++probed) {
+            probe(static_cast<std::int64_t>(stream));
+        }
+        return probed;
     }
 
     /// How many messages of its types the group has not handled, and the age of the oldest.
@@ -3671,7 +3702,7 @@ private:
     Statement reset_of_{bank_, "SELECT at, reason, acked, stream FROM sourced_resets WHERE grp = ?"};
     Statement replay_of_{bank_,
                          "SELECT sum(max(min(acked, highest), ?2) - ?2), sum(highest - ?2), max(highest) - ?2 "
-                         "FROM sourced_offsets WHERE grp = ?1 AND highest > ?2 AND coalesce(stream = ?3, 1)"};
+                         "FROM sourced_offsets WHERE grp = ?1 AND highest > ?2"};
     Statement rebuild_of_{bank_,
                           "SELECT coalesce(sum(min(n.acked, o.highest)), 0), sum(o.highest), max(o.highest) "
                           "FROM sourced_groups g, sourced_offsets o LEFT JOIN sourced_offsets n "

@@ -307,16 +307,20 @@ TEST_CASE("Stats: of many streams they are estimated, and say so") {
     CHECK(app.stats().group("events").estimated);  // twice as many messages as are looked at
     CHECK(near(app.stats().group("events").lag, streams));
     CHECK(app.stats().group("list").lag == 0);
-    for (Exchange step{{}, group, streams};;) {
-        auto claims = app.store().exchange(step).claims;
-        step.finished.clear();
-        if (claims.empty()) break;
-        for (auto& claim : claims) {
-            auto& handled = step.finished.emplace_back();
-            handled.acked = claim.known;
-            handled.claim = std::move(claim);
+    const auto take = [&](std::size_t left) {
+        for (Exchange step{{}, group, left};;) {
+            auto claims = app.store().exchange(step).claims;
+            step.finished.clear();
+            if (claims.empty()) break;
+            step.claims -= claims.size();
+            for (auto& claim : claims) {
+                auto& handled = step.finished.emplace_back();
+                handled.acked = claim.known;
+                handled.claim = std::move(claim);
+            }
         }
-    }
+    };
+    take(2 * streams);
     const GroupInfo done = app.stats().group("events");
     CHECK(done.estimated);
     CHECK(near(done.streams, streams));
@@ -326,6 +330,16 @@ TEST_CASE("Stats: of many streams they are estimated, and say so") {
     app.store().reset_group("events", {}, nullptr);
     CHECK(near(app.stats().group("events").lag, streams));
     CHECK(app.stats().streams == streams);
+    const auto replay = app.stats().group("events").replay;
+    REQUIRE(replay);
+    CHECK(replay->done == 0);
+    CHECK(near(replay->total, 2 * streams));
+    take(streams / 2);
+    CHECK(app.stats().group("events").estimated);
+    // The first half of the streams has the lower positions: a quarter of the way.
+    CHECK(near(app.stats().group("events").replay->done, streams / 2));
+    take(2 * streams);
+    CHECK_FALSE(app.stats().group("events").replay);
 }
 
 // ==== Threads and processes ======================================================

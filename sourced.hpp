@@ -3093,6 +3093,11 @@ public:
     /// opened.
     SOURCED_API explicit App(Options options = {});
     /// Stops the workers first: batches under way end, claims are given back.
+    ///
+    /// An App is not to be destroyed by what it calls. A handler that workers or run_until_idle() call, or the
+    /// callback of a Subscription or Follower, cannot be waited for by itself: the log sink gets an error, and all of
+    /// this happens on a thread of its own, after that call; what the App was given has to live until then. From
+    /// anything else that it calls, and while another thread is in a call of it, the behaviour is undefined.
     SOURCED_API ~App();
     App(const App&) = delete;
     App& operator=(const App&) = delete;
@@ -11452,6 +11457,7 @@ public:
             followers_->close();
             stop();
             end_watch(true);
+            const std::lock_guard lock(foreground_);  // a handler that was called there may have ended the App
         } catch (const std::exception& error) {
             log(Level::error, std::string("stopping failed: ") + error.what());
         }
@@ -11461,6 +11467,21 @@ public:
 
     [[nodiscard]] const Options& options() const noexcept { return options_; }
     [[nodiscard]] bool forked() const noexcept { return ::getpid() != pid_; }
+    /// Whether this thread is in a call that the end of the engine has to wait for.
+    [[nodiscard]] bool is_inside() const noexcept {
+        return working_for == this || idling_for == this || calling_for == this;
+    }
+    /// Ends what cannot be waited for here.
+    static void end_elsewhere(std::unique_ptr<Engine> engine) {
+        engine->log(Level::error, "the App was destroyed from inside a handler or callback of it, it ends afterwards");
+        try {
+            std::thread([gone = engine.get()] { delete gone; }).detach();
+            (void)engine.release();
+        } catch (const std::system_error& error) {
+            const Engine* left = engine.release();
+            left->log(Level::error, std::string("there is no thread to end the App on: ") + error.what());
+        }
+    }
 
     // ---- groups
 
@@ -11962,14 +11983,7 @@ public:
         if (idling_for == this) throw Error("run_until_idle: called from a handler; it is what calls the handler");
         const std::lock_guard lock(foreground_);
         const Shown shown(*this, foreground_doing_);
-        struct Idling {
-            explicit Idling(const Engine* engine) : before(std::exchange(idling_for, engine)) {}
-            Idling(const Idling&) = delete;
-            Idling& operator=(const Idling&) = delete;
-            ~Idling() { idling_for = before; }
-            const Engine* before;
-        };
-        const Idling idling(this);
+        const Within idling(idling_for, this);
         Worker& worker = foreground_worker_;
         worker.doing = &foreground_doing_;
         const std::size_t before = worker.handled;
@@ -12135,7 +12149,7 @@ public:
                     {{"error", std::move(error)}, {"channel", notice ? notice->channel : std::string()}});
             });
         auto listening = std::make_unique<Listening<Notice>>(subscribers_, std::string(channel), std::move(feed));
-        listening->begin(std::move(callback));
+        listening->begin(marked(std::move(callback)));
         return listening;
     }
 
@@ -12156,7 +12170,7 @@ public:
                     {{"error", std::move(error)}, {"position", message ? std::to_string(message->position) : ""}});
             });
         auto listening = std::make_unique<Listening<Message>>(followers_, std::string(), std::move(feed));
-        listening->begin(std::move(callback));
+        listening->begin(marked(std::move(callback)));
         watch();
         return listening;
     }
@@ -14390,7 +14404,26 @@ private:
         return Duration(static_cast<Duration::rep>(random.next() % static_cast<std::uint64_t>(most.count() + 1)));
     }
 
+    /// Marks a thread for the length of a call.
+    struct Within {
+        Within(const Engine*& which, const Engine* engine) : mark(which), before(std::exchange(which, engine)) {}
+        Within(const Within&) = delete;
+        Within& operator=(const Within&) = delete;
+        ~Within() { mark = before; }
+        const Engine*& mark;
+        const Engine* before;
+    };
+    template <class T>
+    [[nodiscard]] std::function<void(const T&)> marked(std::function<void(const T&)> callback) const {
+        if (!callback) return callback;
+        return [this, callback = std::move(callback)](const T& given) {
+            const Within calling(calling_for, this);
+            callback(given);
+        };
+    }
+
     static inline thread_local const Engine* working_for = nullptr;
+    static inline thread_local const Engine* calling_for = nullptr;  // a subscription's or follower's callback
     static inline thread_local const Engine* idling_for = nullptr;  // run_until_idle
 
     Options options_;
@@ -14502,6 +14535,7 @@ App::App(Options options) : engine_(std::make_unique<detail::Engine>(std::move(o
 App::~App() {
     // In a child process the threads, and whoever holds the locks, do not exist: nothing here may be touched.
     if (engine_->forked()) (void)engine_.release();
+    else if (engine_->is_inside()) detail::Engine::end_elsewhere(std::move(engine_));
 }
 
 // ---- Commands from outside

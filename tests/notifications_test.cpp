@@ -732,3 +732,68 @@ TEST_CASE("T2: what sets a reactor up runs once for each App, before anything el
     app.run_until_idle();
     CHECK(installed == 1);
 }
+
+// ==== An App that is destroyed by what it calls ===================================
+
+namespace {
+
+struct Ends : sourced::Actor<int> {
+    explicit Ends(std::function<void()> end) : Actor("ends") {
+        command([end = std::move(end)](const int&, const Add&) -> sourced::Events {
+            end();
+            return {};
+        });
+    }
+};
+
+/// Tells when the options that hold it are gone: they are the last of an App.
+struct Last {
+    explicit Last(Seen<int>& seen) : ended(seen) {}
+    Last(const Last&) = delete;
+    Last& operator=(const Last&) = delete;
+    ~Last() { ended.add(1); }
+    Seen<int>& ended;
+};
+
+}  // namespace
+
+TEST_CASE("App: destroyed by a callback or handler of its own it ends after that call, and the log is told") {
+    Seen<std::string> errors;
+    Seen<int> ended;
+    Seen<int> go;
+    sourced::Options options;
+    options.log = [&errors, last = std::make_shared<Last>(ended)](const sourced::LogRecord& record) {
+        if (record.level == sourced::Level::error) errors.add(record.text);
+    };
+    auto app = std::make_unique<App>(std::move(options));
+    const auto end = [&] {
+        (void)go.wait_for(1);  // nobody else is in a call of it any more
+        app.reset();
+        CHECK(ended.wait_for(0).empty());
+    };
+    app->add<Ends>(end);
+    app->dispatch("list-1", Add{1});
+    Follower follower;
+    Subscription subscription;
+    SUBCASE("of a follower") {
+        follower = app->follow({.from = Start::beginning()}, [&](const Message&) { end(); });
+        go.add(1);
+    }
+    SUBCASE("of a subscription") {
+        subscription = app->subscribe("lists", [&](const Notice&) { end(); });
+        app->publish("lists", "changed");
+        go.add(1);
+    }
+    SUBCASE("of a worker") {
+        app->start(2);
+        go.add(1);
+    }
+    SUBCASE("of run_until_idle") {
+        go.add(1);
+        App& same = *app;
+        CHECK(same.run_until_idle() == 1);
+    }
+    CHECK(ended.wait_for(1) == std::vector<int>{1});
+    CHECK(errors.wait_for(1) ==
+          std::vector<std::string>{"the App was destroyed from inside a handler or callback of it, it ends afterwards"});
+}

@@ -2308,6 +2308,7 @@ struct GroupInfo {
     /// How far a rebuild is, about, in positions of the log; also one that broke off.
     std::optional<Progress> rebuild{};
     std::int64_t parked = 0;      ///< streams that are parked
+    std::int64_t skipped = 0;     ///< messages that it was made to pass over, ever; see Store::skipped
     std::optional<OffsetInfo> last_error{};  ///< the stream that failed last of those that have not recovered
     bool estimated = false;       ///< there is much of it: `streams`, `oldest`, `newest` and `lag` are about right
 };

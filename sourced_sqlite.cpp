@@ -3522,6 +3522,10 @@ private:
             if (row.next()) group.parked = row.integer(0);
         }
         {
+            auto row = skipped_count_(group.id);
+            if (row.next()) group.skipped = row.integer(0);
+        }
+        {
             auto row = last_error_(group.id);
             if (row.next()) group.last_error = offset_info(row);
         }
@@ -3710,6 +3714,7 @@ private:
                           "WHERE g.name = ?2 AND g.active = 0 AND o.grp = ?1 GROUP BY g.id"};
     Statement group_by_name_{bank_, "SELECT id FROM sourced_groups WHERE name = ? AND active = 1"};
     Statement stream_id_{bank_, "SELECT id FROM sourced_streams WHERE name = ?"};
+    Statement skipped_count_{bank_, "SELECT count(*) FROM sourced_skipped WHERE grp = ?"};
     Statement skipped_{
         bank_,
         "SELECT k.id, s.name, k.position, k.message_id, k.skipped_at, k.error_type, k.error_text, k.reason "

@@ -537,6 +537,7 @@ TEST_CASE("Skip: the strategy's skip passes one message over, in a batch and at 
     CHECK(all[0].error_text == "paper jam: b");
     CHECK(all[1].error_text == "paper jam: d");
     CHECK(all[1].reason == "cannot be printed");
+    CHECK(app.stats().group("printer").skipped == 2);
     CHECK(app.store().offsets("printer").empty());
     CHECK(app.stats().group("printer").lag == 0);
     CHECK(problems_of(directory.file()) == "");

@@ -1797,6 +1797,7 @@ TEST_CASE_TEMPLATE("Store: streams are parked, tried again, and messages passed 
         CHECK(skipped[0].id == store->log().at(1).id);
         CHECK(skipped[0].at == at(1000));
         CHECK(skipped[0].reason == "bad paper");
+        CHECK(store->stats().group("g").skipped == 1);
         CHECK(store->offsets("g").empty());
         CHECK(pending(*store, claim_s1(), {"E"}) == Numbers{3});
     }

@@ -14,6 +14,7 @@
 #include <stdexcept>
 #include <string>
 #include <thread>
+#include <type_traits>
 #include <vector>
 
 #include "support.hpp"
@@ -113,6 +114,14 @@ using Seqs = std::vector<std::int64_t>;
 using Names = std::vector<std::string>;
 
 }  // namespace
+
+TEST_CASE("F4: what lacks the interface of a reactor is refused, when it is compiled") {
+    struct Lacking : sourced::BatchReactor {
+        Lacking() { handles<First>(); }
+    };
+    static_assert(std::is_abstract_v<Lacking>);  // without handle() none can be made
+    // What is no reactor at all: wrong/add_no_reactor.cpp
+}
 
 TEST_CASE("H5: what has results is handled, also without actions") {
     App app;

@@ -2455,6 +2455,7 @@ public:
     /// Claims one stream for a group, whatever else is pending; nothing when
     /// another holds it, the group is stopped or the stream has no message.
     virtual std::optional<Claim> claim_stream(std::int64_t group, std::string_view stream) = 0;
+    /// See Direct. Throws Error when the group is stopped or the stream parked for it, and as append() does.
     virtual DirectOutcome commit_direct(const Direct& direct) = 0;
     /// Stops a group: nothing is claimed any more, work under way is dropped.
     /// Throws NotRegistered for a name that is not stored.
@@ -2651,6 +2652,7 @@ struct Options {
     std::function<void(const LogRecord&)> log{};
 };
 
+/// What App::rebuild is told.
 struct RebuildOptions {
     /// Told how many messages of how many are handled, on the calling thread; what it throws ends the rebuild.
     std::function<void(const Progress&)> progress{};
@@ -2705,6 +2707,7 @@ private:
 
 // ---- Commands from outside --------------------------------------------------------------
 
+/// What a CommandContext may build, and what it adds.
 struct ContextOptions {
     std::string stream{};     ///< of a command whose text names none
     bool own_stream = false;  ///< the text may name the stream itself, which wins then
@@ -2761,6 +2764,7 @@ private:
     std::vector<std::function<void(Message&)>> any_;
 };
 
+/// How a command is handled at once.
 struct HandleOptions {
     /// False: only what came of the command is stored. It says in its metadata, as "outside_cause", that the command it
     /// follows from is not in the log. The same command handled again is decided again.
@@ -2867,6 +2871,7 @@ public:
 
 // ---- Several reactors in one transaction ------------------------------------------------
 
+/// How a Unit handles what it is given.
 struct UnitOptions {
     std::size_t limit = 100;     ///< messages that may be handled before it counts as going round in circles
     bool store_commands = true;  ///< see HandleOptions; commands for others than the unit's actors are stored anyhow
@@ -2957,6 +2962,7 @@ struct Notice {
     std::size_t missed = 0;             ///< notices before this one that the full queue has lost
 };
 
+/// How much is kept for a subscriber.
 struct SubscribeOptions {
     std::size_t limit = 1000;  ///< notices that wait at most; one more, and the oldest is lost
 };
@@ -3132,11 +3138,11 @@ public:
     template <class A, class C>
     Result handle(std::string_view stream, const C& command, const HandleOptions& options = {});
 
-    /// Reactors that handle what they are given together, in one transaction: see Unit. Each has to be added
-    /// before, and is named once.
+    /// Reactors that handle what they are given together, in one transaction: see Unit. Throws NotRegistered for one
+    /// that was not added, Error for one that is named twice and for a workflow.
     template <class... R>
     [[nodiscard]] Unit unit(const UnitOptions& options = {});
-    /// The same by the names of their groups. Throws NotRegistered for a name that was not added.
+    /// The same by the names of their groups. Throws Error when there is no name, too.
     [[nodiscard]] SOURCED_API Unit unit(const std::vector<std::string>& groups, const UnitOptions& options = {});
 
     // ---- workflows
@@ -3205,7 +3211,8 @@ public:
     template <class R>
     [[nodiscard]] Loaded<typename R::State> load(std::string_view stream,
                                                  std::int64_t upto = std::numeric_limits<std::int64_t>::max());
-    /// An actor's stream in memory, to decide commands without storing them: see Draft. As of the seq `upto`.
+    /// An actor's stream in memory, to decide commands without storing them: see Draft. As of the seq `upto`. Throws as
+    /// load().
     template <class A>
     [[nodiscard]] Draft<A> draft(std::string_view stream, std::int64_t upto = std::numeric_limits<std::int64_t>::max());
     /// All messages of a stream in order; none when it does not exist.

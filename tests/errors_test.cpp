@@ -335,6 +335,35 @@ TEST_CASE("Strategy: what on_retry and on_stop throw is logged and changes nothi
     CHECK(lines == Strings{"first", "an exception that is no std::exception was thrown"});
 }
 
+TEST_CASE("Strategy: the log says what became of each failure") {
+    Clock clock;
+    Office office{.jams = {"a"}};
+    std::vector<Resolution> resolutions{Resolution::stop(), Resolution::skip("never mind"), Resolution::park(),
+                                        Resolution::retry(clock.now())};
+    Strings lines;
+    App app({.errors = [&](const Fault&) {
+                 const Resolution next = resolutions.back();
+                 resolutions.pop_back();
+                 return next;
+             },
+             .clock = clock,
+             .log = [&](const LogRecord& line) {
+                 if (!line.text.starts_with("a message failed")) return;
+                 lines.push_back(line.text + (line.level == Level::error ? " (error) " : " (warning) ") +
+                                 line.fields.at(1).second + ": " + line.fields.at(4).second);
+             }});
+    app.add<Printer>(office);
+    app.dispatch("p1", Print{"a"});
+    app.run_until_idle();
+    app.dispatch("p2", Print{"a"});
+    app.dispatch("p3", Print{"a"});
+    app.run_until_idle();
+    CHECK(lines == Strings{"a message failed and will be tried again (warning) p1: paper jam: a",
+                           "a message failed, its stream is parked (error) p1: paper jam: a",
+                           "a message failed and is skipped (warning) p2: paper jam: a",
+                           "a message failed, its group is stopped (error) p3: paper jam: a"});
+}
+
 TEST_CASE("Strategy: it may use the App, since no lock is held") {
     Office office{.jams = {"a"}};
     App* self = nullptr;
@@ -905,6 +934,8 @@ TEST_CASE("Death: a handler that kills its process meets the strategy's last wor
     CHECK(parked.state == State::parked);
     CHECK(parked.reason == "it kills");
     CHECK(parked.error_type == "process death");
+    CHECK(parked.error_text ==
+          "the process died 3 times, or its handler did not return, while handling 'p1' from position 3");
     CHECK(parked.position == 3);
     CHECK(app.history("p2").size() == 2);
     CHECK(app.stats().group("deadly").active);
@@ -1013,7 +1044,7 @@ TEST_CASE("Slow: past the limit its claims pass to others, what it did is droppe
     Gate gate;
     std::atomic<int> given_up{0};
     App app({.path = directory.file(), .slow_after = 0us, .give_up_after = 1ms, .log = [&](const LogRecord& line) {
-                 if (line.text.find("does not return") == std::string::npos) return;
+                 if (line.text != "a handler does not return, its claims are taken back") return;
                  ++given_up;
                  given_up.notify_all();
              }});

@@ -384,6 +384,12 @@ TEST_CASE("Every: two processes that declare the same have one, and verify sees 
     CHECK(problems_of(directory.file()) ==
           "I9: the recurring message 'tick' is due at " +
               std::to_string((clock.now() + 10s).time_since_epoch().count()) + ", but nothing waits\n");
+    one.every("other", 1h, "clockwork", Add{"other"});
+    const auto due = [&](Duration delay) { return std::to_string((clock.now() + delay).time_since_epoch().count()); };
+    SQLite::Database(directory.file(), SQLite::OPEN_READWRITE).exec("UPDATE sourced_scheduled SET due_at = due_at + 1");
+    CHECK(problems_of(directory.file()).find("I9: the recurring message 'other' is due at " + due(1h) +
+                                             ", what waits is due at " + due(1h + 1us) + "\n") != std::string::npos);
+    one.cancel_every("other");
     clock.advance(10s);
     one.run_until_idle();
     one.every("later", 1s, "clockwork", Add{"later"});

@@ -1720,7 +1720,10 @@ public:
     Results() = default;
     /// The same, said aloud.
     [[nodiscard]] static Results retry() { return {}; }
-    /// The batch comes again at `time`.
+    /// The batch comes again at `time`, or what of it is not added to these results: what is added is kept. It comes
+    /// with what the stream has got meanwhile. Where a message has failed the error strategy says when.
+    ///
+    ///     return Results::retry(opening).add(*batch[0]);
     [[nodiscard]] SOURCED_API static Results retry(Time time);
 
     /// `message` is handled, and `actions` come of it, beside those it had before. Messages are handled in the
@@ -1740,7 +1743,7 @@ public:
     };
     [[nodiscard]] const std::vector<Entry>& entries() const& noexcept { return entries_; }
     [[nodiscard]] std::vector<Entry> entries() && noexcept { return std::move(entries_); }
-    /// When the batch is to come again, if retry() said so.
+    /// When what is not added is to come again, if retry() said so.
     [[nodiscard]] const std::optional<Time>& retry_at() const noexcept { return retry_at_; }
 
 private:
@@ -13235,7 +13238,8 @@ private:
         const bool unhandled = results.entries().empty();
         const auto again_at = results.retry_at();
         const bool whole = carry_out(work, handled, std::move(results)) && count == work.items.size();
-        if (count > 0 && unhandled) {
+        const bool left = count > 0 && handled.acked < work.items[count - 1].message.position;
+        if (left && (unhandled || again_at)) {
             handled.not_before = again_at.value_or(options_.clock() + std::chrono::milliseconds(100));
         }
         if (whole && end.ended) {

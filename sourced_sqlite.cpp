@@ -2423,7 +2423,17 @@ private:
         Group& group = this->group(key.group);
         look_on(group, key, offset);
         if (handled.failure) record(*handled.failure, group, key, offset);
-        else if (handled.not_before && offset.pending) postpone(*handled.not_before, group, offset);
+        else if (handled.not_before) {
+            open_again(offset, offset.acked + 1);
+            postpone(*handled.not_before, group, offset);
+        }
+    }
+
+    /// What is left is pending whatever discovery knows of it.
+    static void open_again(Offset& offset, std::int64_t position) {
+        if (offset.pending) return;
+        offset.known = std::max(offset.known, position);
+        offset.pending = offset.acked + 1;
     }
 
     void postpone(Time until, Group& group, Offset& offset) {
@@ -2453,10 +2463,7 @@ private:
         offset.error_type = failure.type;
         offset.error_text = failure.text;
         offset.failed_at = micros(options_.clock());
-        if (!offset.pending) {  // a failed message is pending whatever discovery knows of it
-            offset.known = std::max(offset.known, failure.position);
-            offset.pending = offset.acked + 1;
-        }
+        open_again(offset, failure.position);
         offset.state = ready;
         touch(key, offset);
         switch (resolution.verb) {

@@ -400,6 +400,66 @@ TEST_CASE("H12: a retry at a time counts no attempt and waits until then") {
     CHECK(calls == 2);
 }
 
+TEST_CASE("H12: with a retry at a time what was added is kept, and the rest comes again then") {
+    Clock clock;
+    App app({.clock = clock});
+    std::vector<Seqs> batches;
+    const auto noon = clock.now() + 1h;
+    std::size_t kept = 2;
+    app.add<Free>([&](const Batch& batch) {
+        batches.push_back(seqs(batch));
+        auto results = clock.now() < noon ? Results::retry(noon) : Results();
+        for (std::size_t i = 0; i < std::min(kept, batch.size()); ++i) {
+            results.add(*batch[i], {AppendNext{{Message(Other{}).to("made")}}});
+        }
+        kept = 100;
+        return results;
+    });
+    app.dispatch(in("s", {First{1}, First{2}, First{3}}));
+    SUBCASE("a part of the batch") {
+        CHECK(app.run_until_idle() == 2);
+        CHECK(app.history("made").size() == 2);
+        CHECK(app.stats().group("free").next_retry == noon);
+        CHECK(app.stats().group("free").newest == 2);
+        app.dispatch("s", First{4});
+        clock.advance(59min);
+        CHECK(app.run_until_idle() == 0);
+        clock.advance(1min);
+        CHECK(app.run_until_idle() == 2);
+        CHECK(batches == std::vector<Seqs>{{1, 2, 3}, {3, 4}});
+        CHECK(app.history("made").size() == 4);
+    }
+    SUBCASE("the whole batch: nothing is left to come again, and what follows is not kept waiting") {
+        kept = 3;
+        CHECK(app.run_until_idle() == 3);
+        CHECK(app.stats().group("free").retrying == 0);
+        app.dispatch("s", First{4});
+        CHECK(app.run_until_idle() == 1);
+        CHECK(batches == std::vector<Seqs>{{1, 2, 3}, {4}});
+    }
+    CHECK(app.stats().group("free").retrying == 0);
+    CHECK(app.stats().group("free").lag == 0);
+}
+
+TEST_CASE("H12: where a message failed the error strategy says when the rest comes again, not the retry") {
+    Clock clock;
+    const auto noon = clock.now() + 1h;
+    App app({.errors = [&](const sourced::Fault& fault) { return sourced::Resolution::retry(fault.at + 1min); },
+             .clock = clock});
+    int calls = 0;
+    app.add<Free>([&](const Batch& batch) {
+        if (++calls > 1) return all(batch);
+        auto results = Results::retry(noon);
+        results.add(*batch[0]).fail(*batch[1], std::make_exception_ptr(std::runtime_error("half done")));
+        return results;
+    });
+    app.dispatch(in("s", {First{1}, First{2}}));
+    CHECK(app.run_until_idle() == 1);
+    CHECK(app.stats().group("free").next_retry == clock.now() + 1min);
+    clock.advance(1min);
+    CHECK(app.run_until_idle() == 1);
+}
+
 TEST_CASE("H13: a batch without results is released and comes again") {
     Clock clock;
     App app({.clock = clock});

@@ -1814,6 +1814,15 @@ TEST_CASE_TEMPLATE("Store: streams are parked, tried again, and messages passed 
         CHECK(store->skipped("g")[1].position == 1);
         CHECK(claim_s1().acked == 1);
     }
+    SUBCASE("what is left over waits for its time, also where it is not discovered yet") {
+        store->append("s1", several("E", 1));
+        Handled later = handled(partly.claim, 3);
+        later.not_before = at(5000);
+        CHECK(finish(*store, later).result == Went::done);
+        CHECK(claim(*store, group, 5).empty());
+        clock.set(5000);
+        CHECK(pending(*store, claim_s1(), {"E"}) == Numbers{5});
+    }
     SUBCASE("parked or skipped by hand, work under way fails the fence") {
         SUBCASE("parked") { store->park_stream("g", "s1", "by hand"); }
         SUBCASE("skipped") { CHECK(store->skip_message("g", "s1", "by hand").position == 1); }

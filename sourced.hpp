@@ -865,7 +865,7 @@ class Results;
 struct Start {
     enum class From { beginning, now, position, time, ago };
     From from = From::beginning;
-    std::int64_t position = 0;  ///< the first position to be delivered
+    std::int64_t position = 0;  ///< the first position to be delivered; less than 1 is the beginning
     Time time{};                ///< the first message recorded at or after it
     Duration before{};          ///< the same, for the time that lies so far back
 
@@ -2644,7 +2644,7 @@ struct Options {
     /// A handler that runs longer, for one stream and batch, loses its claim: others take the stream over, with
     /// batches of one, and what it does is dropped. That counts as a death of the process. 0: never.
     Duration give_up_after{};
-    std::size_t cached_states = 10'000;         ///< states kept in memory
+    std::size_t cached_states = 10'000;         ///< states kept in memory; 0: none
     Limits limits{};                            ///< of the payloads that are dispatched
     Duration busy_timeout = std::chrono::seconds(5);  ///< how long to wait for another process's write
     std::size_t checkpoint_bytes = 16u << 20;         ///< size of the WAL at which it is brought into the file
@@ -3117,6 +3117,9 @@ public:
     /// type has, and when workers are running; Invalid for options of it that make no sense.
     template <class R, class... Arguments>
     R& add(Arguments&&... arguments);
+    /// Does not compile: the App makes its reactors itself.
+    template <int = 0, class Object>
+    void add(Object&& object);
 
     // ---- sending
 
@@ -6992,6 +6995,12 @@ void Workflow<In, Out, Awaited...>::run(F function) {
 // ==== App ======================================================================
 
 namespace sourced {
+
+template <int, class Object>
+void App::add(Object&&) {
+    constexpr bool is_type = sizeof(Object) == 0;
+    static_assert(is_type, "App::add() takes the type of a reactor, and what to make it from: app.add<Cart>(price)");
+}
 
 template <class R, class... Arguments>
 R& App::add(Arguments&&... arguments) {
@@ -11419,6 +11428,7 @@ inline Options checked(Options options) {
     OptionsCheck check;
     check.within<std::size_t>("workers", options.workers, 0, 1024);
     check.within<std::size_t>("batch_size", options.batch_size, 1, most);
+    check.within<std::size_t>("checkpoint_bytes", options.checkpoint_bytes, 1, std::size_t{1} << 40);
     check.within<std::size_t>("claim_count", options.claim_count, 1, most);
     check.within("claim_time", options.claim_time, Duration(1), year);
     check.within("slow_after", options.slow_after, Duration(0), year);

@@ -2831,7 +2831,8 @@ private:
             if (size > 0) boot_id_.assign(text, static_cast<std::size_t>(size));
             ::close(file);
         }
-        checkpoint_frames_ = static_cast<int>(std::max<std::size_t>(options_.checkpoint_bytes / 4096, 64));
+        constexpr auto most_frames = std::size_t{std::numeric_limits<int>::max()};
+        checkpoint_frames_ = static_cast<int>(std::clamp<std::size_t>(options_.checkpoint_bytes / 4096, 64, most_frames));
     }
 
     static constexpr std::int64_t unbounded = std::numeric_limits<std::int64_t>::max();

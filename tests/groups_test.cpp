@@ -140,6 +140,7 @@ TEST_CASE("Start: now, at a position, at a time, evaluated once") {
     CHECK(run("from_position", Start::at(std::int64_t{3})) == 2);
     CHECK(run("from_time", Start::at(before + 25s)) == 1);
     CHECK(run("from_start", Start::beginning()) == 4);
+    CHECK(run("from_below", Start::at(std::int64_t{-7})) == 4);
     CHECK(run("from_now", Start::beginning()) == 0);  // what it begins with is kept
 }
 

@@ -689,6 +689,10 @@ TEST_CASE("T2: options that make no sense are refused, each by its name") {
           "options of the App: /limits/depth: expected at least 1, got 0; /limits/bytes: expected at least 2, got 1");
     CHECK(text_of([] { App app({.busy_timeout = -1us}); }) ==
           "options of the App: /busy_timeout: expected at least 0 s, got -1 us");
+    CHECK(text_of([] { App app({.checkpoint_bytes = 0}); }) ==
+          "options of the App: /checkpoint_bytes: expected at least 1, got 0");
+    CHECK(text_of([] { App app({.checkpoint_bytes = std::size_t{1} << 41}); }) ==
+          "options of the App: /checkpoint_bytes: expected at most 1099511627776, got 2199023255552");
     CHECK(text_of([] { App app({.busy_timeout = 1000h}); }) ==
           "options of the App: /busy_timeout: expected at most 86400 s, got 3600000 s");
     const support::TemporaryDirectory directory;

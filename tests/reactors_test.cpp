@@ -343,6 +343,22 @@ TEST_CASE("AfterSync: runs after the commit, once, and its exceptions are logged
         other.run_until_idle();
         CHECK_FALSE(ran);
     }
+    SUBCASE("nor when the claim was taken away") {
+        App other;
+        int runs = 0;
+        int after = 0;
+        other.add<Free>([&](const Batch& batch) {
+            if (runs++ == 0) {
+                other.park_stream("free", "s");
+                other.retry_stream("free", "s");
+            }
+            return all(batch, {AfterSync{[&] { ++after; }}});
+        });
+        other.dispatch("s", First{});
+        other.run_until_idle();
+        CHECK(runs == 2);
+        CHECK(after == 1);
+    }
 }
 
 TEST_CASE("AfterSync: what it holds is let go once it has run") {

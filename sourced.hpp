@@ -1461,8 +1461,8 @@ protected:
     /// Dispatches. They are sent in the transaction that records the event as handled, so exactly once. Not called in
     /// a replay.
     ///
-    /// An actor may answer events that it does not evolve, a projector only those that it does. Where a
-    /// projector's state is keyed, it is not loaded before that transaction: there a reaction takes `(const Event&)` alone.
+    /// An actor may answer events that it does not evolve, a projector only those that it does. Where a projector's
+    /// state is keyed, it is not loaded before that transaction: there a reaction takes `(const Event&)` alone.
     ///
     /// With `const Message&` for the event it is the reaction to every event that the reactor evolves and
     /// that has no reaction of its own, in whatever order they are declared.
@@ -6358,12 +6358,13 @@ template <class T>
 template <class F>
 void ProjectorBase<T>::on_reset(F handler) {
     if constexpr (detail::reset_is_right<detail::reset_mistake<ProjectorBase, F>()>()) {
+        auto& definition = this->definition_;
         if constexpr (detail::takes_stream<F>) {
-            detail::only_once(this->definition_, static_cast<bool>(this->definition_.on_stream_reset), "on_reset(stream)");
-            this->definition_.on_stream_reset = detail::bind(this, std::move(handler));
+            detail::only_once(definition, static_cast<bool>(definition.on_stream_reset), "on_reset(stream)");
+            definition.on_stream_reset = detail::bind(this, std::move(handler));
         } else {
-            detail::only_once(this->definition_, static_cast<bool>(this->definition_.on_reset), "on_reset");
-            this->definition_.on_reset = detail::bind(this, std::move(handler));
+            detail::only_once(definition, static_cast<bool>(definition.on_reset), "on_reset");
+            definition.on_reset = detail::bind(this, std::move(handler));
         }
     }
 }

@@ -2832,7 +2832,8 @@ private:
             ::close(file);
         }
         constexpr auto most_frames = std::size_t{std::numeric_limits<int>::max()};
-        checkpoint_frames_ = static_cast<int>(std::clamp<std::size_t>(options_.checkpoint_bytes / 4096, 64, most_frames));
+        const std::size_t frames = options_.checkpoint_bytes / 4096;
+        checkpoint_frames_ = static_cast<int>(std::clamp<std::size_t>(frames, 64, most_frames));
     }
 
     static constexpr std::int64_t unbounded = std::numeric_limits<std::int64_t>::max();

@@ -29,7 +29,8 @@ int main() {
         app.add<Mailer>();
         app.start();  // four workers; app.run() does the same until Ctrl-C
         const auto tea = app.dispatch("cart-1", AddItem{"tea", 450, 2});
-        if (const auto waited = app.wait(tea, {"cart"}, 30s); !waited) std::cout << "stalled: " << waited.reason << '\n';
+        const auto waited = app.wait(tea, {"cart"}, 30s);
+        if (!waited) std::cout << "stalled: " << waited.reason << '\n';
         std::cout << "in the cart: " << app.load<Cart>("cart-1").state.total() << " pence\n";
         app.stop();
         const auto stats = app.stats();

@@ -1,4 +1,4 @@
-// When a handler fails: retries with back-off, then the stream is parked while the others go on, until somebody mends it.
+// When a handler fails: retries with back-off, then its stream is parked while the others go on.
 #include <sourced.hpp>
 
 #include <chrono>
@@ -54,7 +54,7 @@ int main() {
     app.run_until_idle();
 
     for (const auto& offset : app.store().offsets("parcels")) {
-        std::cout << offset.stream << " is parked after " << offset.attempts << " attempts: " << offset.error_text << '\n';
+        std::cout << offset.stream << " is parked, " << offset.attempts << " attempts: " << offset.error_text << '\n';
     }
 
     known.insert("3 High Street");  // mended

@@ -2334,7 +2334,8 @@ struct Stats {
     std::vector<SlowHandler> slow{};  ///< of this process, only in App::stats()
 
     /// The group of this name. Throws NotRegistered.
-    [[nodiscard]] SOURCED_API const GroupInfo& group(std::string_view name) const;
+    [[nodiscard]] SOURCED_API const GroupInfo& group(std::string_view name) const&;
+    [[nodiscard]] GroupInfo group(std::string_view name) && { return std::as_const(*this).group(name); }
 };
 
 /// See UnitTransaction::passed().
@@ -10729,7 +10730,7 @@ Messages Store::log(const LogRange& range) {
     return messages;
 }
 
-const GroupInfo& Stats::group(std::string_view name) const {
+const GroupInfo& Stats::group(std::string_view name) const& {
     for (const auto& group : groups) {
         if (group.name == name) return group;
     }

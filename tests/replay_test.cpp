@@ -779,6 +779,10 @@ TEST_CASE("Rebuild: a type that was added later gets its history") {
     CHECK(with_late.get(app.store(), "only-late") == 300);
     CHECK(app.run_until_idle() == 0);
     CHECK(app.history("notes").size() == 1);  // for the one that came live
+    app.reset_group("with_late");
+    app.run_until_idle();
+    CHECK(with_late.get(app.store(), "only-late") == 300);
+    CHECK(app.history("notes").size() == 1);  // what it was told by the rebuild is a replay from then on
     CHECK(problems_of(directory.file()) == "");
 }
 

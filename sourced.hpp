@@ -5926,15 +5926,6 @@ consteval Mistake before_evolve_mistake() {
 
 // ---- Erasing: what actors and projectors share -------------------------------------------
 
-/// Has a blank state where none is asked for.
-template <class State>
-void default_state(Definition& definition) {
-    static_assert(std::is_copy_constructible_v<State>, "the State of an actor or projector has to be copyable");
-    if constexpr (std::is_copy_constructible_v<State> && std::is_default_constructible_v<State>) {
-        definition.initial = [](std::string_view, Reader*) { return Box::of<State>(State{}); };
-    }
-}
-
 template <class State, class Self, class F>
 void declare_state(Self* self, Definition& definition, F handler) {
     only_once(definition, std::exchange(definition.has_state_handler, true), "state");
@@ -6102,8 +6093,12 @@ void Declaration::produces() const {
 
 template <class T>
 StatefulReactor<T>::StatefulReactor(detail::Definition::Role role, std::string_view name) {
+    static_assert(std::is_copy_constructible_v<T>, "the State of an actor or projector has to be copyable");
     detail::name_reactor(definition_, role, name);
-    detail::default_state<T>(definition_);
+    if constexpr (std::is_copy_constructible_v<T> && std::is_default_constructible_v<T>) {
+        // Blank, where no handler makes it.
+        definition_.initial = [](std::string_view, Reader*) { return detail::Box::of<T>(T{}); };
+    }
 }
 
 template <class T>

@@ -1,4 +1,5 @@
 // expect: then(): a block returns a bool, a Verdict, or nothing
+// lines: 14
 #include <sourced.hpp>
 
 struct Buy {

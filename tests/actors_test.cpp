@@ -7,7 +7,10 @@
 #include <string>
 #include <vector>
 
+#include "support.hpp"
+
 using namespace std::chrono_literals;
+using support::error_of;
 using sourced::Decision;
 using sourced::Envelope;
 using sourced::Events;
@@ -78,16 +81,6 @@ struct List : sourced::Actor<Items> {
         event([](Items& list, const Cleared&) { list.names.clear(); });
     }
 };
-
-template <class F>
-std::string error_of(F&& declare) {
-    try {
-        declare();
-    } catch (const sourced::Error& error) {
-        return error.what();
-    }
-    return "no error";
-}
 
 /// An actor whose constructor is given by the test.
 struct Free : sourced::Actor<Items> {

@@ -15,6 +15,7 @@ namespace {
 using namespace sourced;
 using namespace std::chrono_literals;
 using support::TemporaryDirectory;
+using support::error_of;
 using testing::Clock;
 using Names = std::vector<std::string>;
 
@@ -59,16 +60,6 @@ std::string problems_of(const Body& body) {
         }
     }
     return all;
-}
-
-template <class Body>
-std::string error_of(const Body& body) {
-    try {
-        body();
-    } catch (const std::exception& error) {
-        return error.what();
-    }
-    return {};
 }
 
 const std::string add_p1 = R"({"type":"shop.add_item","payload":{"product":"p1","price":7}})";

@@ -18,6 +18,9 @@ namespace errors_test {
 using namespace sourced;
 using namespace std::chrono_literals;
 using support::Child;
+using support::Gate;
+using support::error_of;
+using support::problems_of;
 using testing::Clock;
 using Directory = support::TemporaryDirectory;
 using Strings = std::vector<std::string>;
@@ -65,12 +68,6 @@ struct Printer : Actor<int> {
     }
 };
 
-std::string problems_of(const std::string& path) {
-    std::string text;
-    for (const auto& violation : verify(path)) text += violation.invariant + ": " + violation.text + '\n';
-    return text;
-}
-
 std::int64_t seconds_between(Time from, Time to) {
     return std::chrono::duration_cast<std::chrono::seconds>(to - from).count();
 }
@@ -82,16 +79,6 @@ OffsetInfo offset_of(App& app, std::string_view group, std::string_view stream) 
     }
     FAIL("no offset of ", std::string(stream));
     return {};
-}
-
-template <class E, class F>
-std::string text_of(const F& call) {
-    try {
-        call();
-    } catch (const E& error) {
-        return error.what();
-    }
-    return "nothing was thrown";
 }
 
 // ==== Strategies =================================================================
@@ -241,8 +228,8 @@ TEST_CASE("K9: objects, functions and lambdas are strategies, for all groups or 
 }
 
 TEST_CASE("K9: Retries that make no sense are refused") {
-    CHECK(text_of<Invalid>([] { (void)ErrorStrategy(Retries{.times = -1}); }) == "Retries: times is -1");
-    CHECK(text_of<Invalid>([] { (void)ErrorStrategy(Retries{.then = Resolution::retry({})}); }) ==
+    CHECK(error_of<Invalid>([] { (void)ErrorStrategy(Retries{.times = -1}); }) == "Retries: times is -1");
+    CHECK(error_of<Invalid>([] { (void)ErrorStrategy(Retries{.then = Resolution::retry({})}); }) ==
           "Retries: what comes after the last retry is to stop, to park or to skip");
 }
 
@@ -483,7 +470,7 @@ TEST_CASE("Park: by hand, before anything is there for the group or while messag
     CHECK(app.run_until_idle() == 0);
     CHECK(offset_of(app, "printer", "p1").reason == "not yet");
     CHECK(offset_of(app, "printer", "p1").error_type == "");
-    CHECK(text_of<Error>([&] { app.handle<Printer>("p1", Print{"b"}); }) ==
+    CHECK(error_of<Error>([&] { app.handle<Printer>("p1", Print{"b"}); }) ==
           "'p1' is parked for group 'printer': not yet");
     app.retry_stream("printer", "p1");
     CHECK(app.run_until_idle() == 1);
@@ -507,7 +494,7 @@ TEST_CASE("Park: by hand it drops the work under way, which fails the fence") {
     app.start(1);
     app.dispatch("p1", Print{"a"});
     inside.wait(false);
-    CHECK(text_of<Error>([&] { app.retry_stream("slow", "p1"); }) ==
+    CHECK(error_of<Error>([&] { app.retry_stream("slow", "p1"); }) ==
           "retry 'p1' for group 'slow': it is neither parked nor waiting for a retry");
     app.park_stream("slow", "p1");
     go_on = true;
@@ -539,7 +526,7 @@ TEST_CASE("By hand: a stream whose retry is under way is not tried again at the 
     app.start(1);
     app.dispatch("p1", Print{"a"});
     for (int seen = calls; seen < 2; seen = calls) calls.wait(seen);
-    CHECK(text_of<Error>([&] { app.retry_stream("slow", "p1"); }) ==
+    CHECK(error_of<Error>([&] { app.retry_stream("slow", "p1"); }) ==
           "retry 'p1' for group 'slow': it is being handled");
     go_on = true;
     go_on.notify_all();
@@ -590,7 +577,7 @@ TEST_CASE("Skip: where a state cannot be folded its event is passed over, and th
     CHECK(app.run_until_idle() == 1);
     CHECK(office.printed == Strings{"a"});
     CHECK(app.stats().group("printer").lag == 0);
-    CHECK(text_of<Error>([&] { (void)app.skip_message("printer", "p1"); }) ==
+    CHECK(error_of<Error>([&] { (void)app.skip_message("printer", "p1"); }) ==
           "skip a message of 'p1' for group 'printer': nothing is open there");
 }
 
@@ -827,22 +814,22 @@ TEST_CASE("By hand: unknown groups and streams, and nothing to retry or to skip,
     app.dispatch("p1", Print{"a"});
     app.run_until_idle();
     const std::string nobody = "there is no group 'nobody' in this file";
-    CHECK(text_of<NotRegistered>([&] { app.retry_stream("nobody", "p1"); }) == nobody);
-    CHECK(text_of<NotRegistered>([&] { app.skip_message("nobody", "p1"); }) == nobody);
-    CHECK(text_of<NotRegistered>([&] { app.park_stream("nobody", "p1"); }) == nobody);
-    CHECK(text_of<NotRegistered>([&] { (void)app.store().offsets("nobody"); }) == nobody);
-    CHECK(text_of<NotRegistered>([&] { (void)app.store().skipped("nobody"); }) == nobody);
-    CHECK(text_of<Error>([&] { app.retry_stream("printer", "p9"); }) ==
+    CHECK(error_of<NotRegistered>([&] { app.retry_stream("nobody", "p1"); }) == nobody);
+    CHECK(error_of<NotRegistered>([&] { app.skip_message("nobody", "p1"); }) == nobody);
+    CHECK(error_of<NotRegistered>([&] { app.park_stream("nobody", "p1"); }) == nobody);
+    CHECK(error_of<NotRegistered>([&] { (void)app.store().offsets("nobody"); }) == nobody);
+    CHECK(error_of<NotRegistered>([&] { (void)app.store().skipped("nobody"); }) == nobody);
+    CHECK(error_of<Error>([&] { app.retry_stream("printer", "p9"); }) ==
           "retry 'p9' for group 'printer': there is no such stream");
-    CHECK(text_of<Error>([&] { app.skip_message("printer", "p9"); }) ==
+    CHECK(error_of<Error>([&] { app.skip_message("printer", "p9"); }) ==
           "skip a message of 'p9' for group 'printer': there is no such stream");
-    CHECK(text_of<Error>([&] { app.park_stream("printer", "p9"); }) ==
+    CHECK(error_of<Error>([&] { app.park_stream("printer", "p9"); }) ==
           "park 'p9' for group 'printer': there is no such stream");
-    CHECK(text_of<Error>([&] { app.retry_stream("printer", "p1"); }) ==
+    CHECK(error_of<Error>([&] { app.retry_stream("printer", "p1"); }) ==
           "retry 'p1' for group 'printer': it is neither parked nor waiting for a retry");
-    CHECK(text_of<Error>([&] { app.skip_message("printer", "p1"); }) ==
+    CHECK(error_of<Error>([&] { app.skip_message("printer", "p1"); }) ==
           "skip a message of 'p1' for group 'printer': nothing is open there");
-    CHECK(text_of<Error>([&] { (void)app.store().offsets("printer", {.after = "p9"}); }) ==
+    CHECK(error_of<Error>([&] { (void)app.store().offsets("printer", {.after = "p9"}); }) ==
           "offsets after 'p9': there is no such stream");
 }
 
@@ -976,23 +963,6 @@ TEST_CASE("Death: a thrown number is a failure like any other") {
     CHECK(app.stats().group("deadly").lag == 0);
 }
 
-/// A handler that waits until it is let go.
-struct Gate {
-    std::atomic<int> inside{0};
-    std::atomic<bool> open{false};
-    void pass() {
-        ++inside;
-        inside.notify_all();
-        open.wait(false);
-    }
-    void wait_for(int count) {
-        for (int now = inside; now < count; now = inside) inside.wait(now);
-    }
-    void let_go() {
-        open = true;
-        open.notify_all();
-    }
-};
 struct Stuck : Actor<int> {
     explicit Stuck(Gate& gate) : Actor("stuck") {
         command([&gate](int, const Print& print) {
@@ -1021,7 +991,7 @@ TEST_CASE("Slow: a handler that does not return is shown by stats and logged onc
     app.start(1);
     CHECK(app.stats().slow.empty());
     app.dispatch("p1", Print{"stuck"});
-    gate.wait_for(1);
+    REQUIRE(gate.wait_for_waiting(1));
     told.wait(0);
     const auto slow = app.stats().slow;
     REQUIRE(slow.size() == 1);
@@ -1030,7 +1000,7 @@ TEST_CASE("Slow: a handler that does not return is shown by stats and logged onc
     CHECK(slow[0].thread == "worker 0");
     CHECK(slow[0].running >= 1us);
     CHECK_FALSE(slow[0].given_up);
-    gate.let_go();
+    gate.open();
     CHECK(app.wait_until_idle(60s));
     app.stop();
     CHECK(app.stats().slow.empty());
@@ -1051,7 +1021,7 @@ TEST_CASE("Slow: past the limit its claims pass to others, what it did is droppe
     app.add<Stuck>(gate);
     for (int i = 0; i < 5; ++i) app.dispatch("p" + std::to_string(i), Print{i == 0 ? "stuck" : "fine"});
     app.start(1);
-    gate.wait_for(1);
+    REQUIRE(gate.wait_for_waiting(1));
     given_up.wait(0);
     CHECK(app.stats().slow.at(0).given_up);
     CHECK(offset_of(app, "stuck", "p0").state == State::ready);
@@ -1059,13 +1029,13 @@ TEST_CASE("Slow: past the limit its claims pass to others, what it did is droppe
     {
         // Another process takes the streams over: those that were claimed with the stuck one as well.
         Gate wide_open;
-        wide_open.let_go();
+        wide_open.open();
         App other({.path = directory.file()});
         other.add<Stuck>(wide_open);
         CHECK(other.run_until_idle() == 5);
     }
     CHECK(app.history("p0").size() == 2);
-    gate.let_go();
+    gate.open();
     app.stop();
     for (int i = 0; i < 5; ++i) CHECK(app.history("p" + std::to_string(i)).size() == 2);
     CHECK(app.stats().group("stuck").lag == 0);

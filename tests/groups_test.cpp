@@ -19,6 +19,7 @@ namespace groups_test {
 using namespace sourced;
 using namespace std::chrono_literals;
 using support::Child;
+using support::error_of;
 using testing::Clock;
 using Directory = support::TemporaryDirectory;
 using Strings = std::vector<std::string>;
@@ -51,16 +52,6 @@ struct Names : Projection<int> {
         event([](int& count, const Added&) { ++count; });
     }
 };
-
-template <class E, class F>
-std::string text_of(const F& call) {
-    try {
-        call();
-    } catch (const E& error) {
-        return error.what();
-    }
-    return "nothing was thrown";
-}
 
 // ==== Hooks ======================================================================
 
@@ -107,8 +98,8 @@ TEST_CASE("Hooks: what is stopped in vain tells nobody") {
     Strings told;
     App app;
     app.add<Hooked>(told);
-    CHECK(text_of<NotRegistered>([&] { app.stop_group("nobody"); }) == "there is no group 'nobody' in this file");
-    CHECK(text_of<NotRegistered>([&] { app.start_group("nobody"); }) == "there is no group 'nobody' in this file");
+    CHECK(error_of<NotRegistered>([&] { app.stop_group("nobody"); }) == "there is no group 'nobody' in this file");
+    CHECK(error_of<NotRegistered>([&] { app.start_group("nobody"); }) == "there is no group 'nobody' in this file");
     CHECK(told.empty());
 }
 
@@ -235,7 +226,7 @@ TEST_CASE("wait: it is right also when another process works") {
 struct Impatient : List {
     explicit Impatient(App*& app, std::string& said) : List("impatient") {
         reaction([&](const Added&) -> std::optional<Dispatch> {
-            said = text_of<Error>([&] { (void)app->wait(1, {}, 60s); });
+            said = error_of<Error>([&] { (void)app->wait(1, {}, 60s); });
             return std::nullopt;
         });
     }
@@ -246,9 +237,9 @@ TEST_CASE("wait: what makes no sense is refused") {
     App* self = &app;
     std::string said;
     app.add<Impatient>(self, said);
-    CHECK(text_of<NotRegistered>([&] { (void)app.wait(0, {"nobody"}, 0s); }) ==
+    CHECK(error_of<NotRegistered>([&] { (void)app.wait(0, {"nobody"}, 0s); }) ==
           "there is no group 'nobody' in this file");
-    CHECK(text_of<Invalid>([&] { (void)app.wait(Message(Add{1}), {}, 0s); }) ==
+    CHECK(error_of<Invalid>([&] { (void)app.wait(Message(Add{1}), {}, 0s); }) ==
           "wait for 'list.add': the message was not stored");
     app.start(1);
     app.dispatch("s1", Add{1});

@@ -6,7 +6,10 @@
 #include <set>
 #include <thread>
 
+#include "support.hpp"
+
 using namespace sourced;
+using support::error_of;
 using namespace std::chrono_literals;
 
 namespace {
@@ -67,16 +70,6 @@ Registry registry() {
     return types;
 }
 
-template <class E>
-std::string text_of(auto&& call) {
-    try {
-        call();
-    } catch (const E& error) {
-        return error.what();
-    }
-    return "nothing was thrown";
-}
-
 Message stored() {
     Message message = Message(Add{1}).to("123");
     message.recorded_at = Time(1000s);
@@ -98,7 +91,7 @@ TEST_CASE(
     Message message;
     CHECK_NOTHROW(message = types.revive("test.add", "123", R"({"value":"aaa"})"));
     CHECK(types.problems(message) == Problems{{"/payload/value", R"(expected integer, got "aaa")"}});
-    CHECK(text_of<Invalid>([&] { types.check(message); }) ==
+    CHECK(error_of<Invalid>([&] { types.check(message); }) ==
           R"(check message 'test.add': /payload/value: expected integer, got "aaa")");
 }
 
@@ -143,14 +136,14 @@ TEST_CASE("A5: plain data is revived as the message it names") {
 
 TEST_CASE("A6: an unknown type is refused by its name") {
     const Registry types = registry();
-    CHECK(text_of<NotRegistered>([&] { (void)types.revive("test.unknown", "1", "{}"); }) ==
+    CHECK(error_of<NotRegistered>([&] { (void)types.revive("test.unknown", "1", "{}"); }) ==
           "find message type 'test.unknown': it is not registered");
     CHECK(types.find("test.unknown") == nullptr);
 }
 
 TEST_CASE("A7: a look-up scoped to commands does not know events") {
     const Registry types = registry();
-    CHECK(text_of<NotRegistered>([&] { (void)types.revive("test.added", "1", "{}", Kind::command); }) ==
+    CHECK(error_of<NotRegistered>([&] { (void)types.revive("test.added", "1", "{}", Kind::command); }) ==
           "find command type 'test.added': it is not registered");
     CHECK_NOTHROW((void)types.revive("test.added", "1", "{}"));
     CHECK_NOTHROW((void)types.revive("test.added", "1", "{}", Kind::event));
@@ -191,7 +184,7 @@ TEST_CASE("A10: a message moves forward in time as a copy, and never back") {
     const Message later = message.at(message.recorded_at + 10s);
     CHECK(later.occurred_at == message.recorded_at + 10s);
     CHECK(message.occurred_at == Time{});
-    CHECK(text_of<Invalid>([&] { (void)message.at(message.recorded_at - 10s); }) ==
+    CHECK(error_of<Invalid>([&] { (void)message.at(message.recorded_at - 10s); }) ==
           "move message 'test.add' back in time: it happened 10000000 us later");
     CHECK_THROWS_AS((void)later.at(message.recorded_at), Invalid);
     CHECK(later.occurred(Time(1s)).occurred_at == Time(1s));
@@ -214,7 +207,7 @@ TEST_CASE("A12: new stream ids differ and carry their prefix") {
 }
 
 TEST_CASE("A13: a message that breaks its type's rules cannot be made") {
-    CHECK(text_of<Invalid>([] { (void)Message(Ruled{-1}); }) ==
+    CHECK(error_of<Invalid>([] { (void)Message(Ruled{-1}); }) ==
           "make a message 'test.ruled': /value: expected at least 0, got -1");
     CHECK_NOTHROW((void)Message(Ruled{0}));
 }
@@ -222,9 +215,9 @@ TEST_CASE("A13: a message that breaks its type's rules cannot be made") {
 TEST_CASE("A14: a second type under a name is an error, and the first stays") {
     Registry types = registry();
     CHECK_NOTHROW(types.add<Add>());
-    CHECK(text_of<Error>([&] { types.add<AnotherAdd>(); }) ==
+    CHECK(error_of<Error>([&] { types.add<AnotherAdd>(); }) ==
           "register message type 'test.add': another C++ type has that name already");
-    CHECK(text_of<Error>([&] { types.add<TakesAlias>(); }) ==
+    CHECK(error_of<Error>([&] { types.add<TakesAlias>(); }) ==
           "register message type 'test.was_added': another C++ type has that name already as an alias of 'test.added'");
     CHECK(types.types().size() == 3);
     CHECK(types.problems(Message(Add{1}).to("1")).empty());
@@ -245,14 +238,14 @@ TEST_CASE("Message: a payload is read under an old name of its type, and never a
     old.stream = "s";
     old.seq = 4;
     old.position = 77;
-    CHECK(text_of<Undecodable>([&] { (void)old.as<Add>(); }) ==
+    CHECK(error_of<Undecodable>([&] { (void)old.as<Add>(); }) ==
           "read 'test.was_added' in stream 's' at seq 4 (position 77) as 'test.add': it is of another type");
     old.payload = R"({"value":"x"})";
-    CHECK(text_of<Undecodable>([&] { (void)old.as<Added>(); }) ==
+    CHECK(error_of<Undecodable>([&] { (void)old.as<Added>(); }) ==
           "read 'test.was_added' in stream 's' at seq 4 (position 77) as 'test.added': /value: expected integer, got "
           "\"x\"");
     old.erased_at = Time(1s);
-    CHECK(text_of<Undecodable>([&] { (void)old.as<Added>(); }).ends_with("its payload was erased"));
+    CHECK(error_of<Undecodable>([&] { (void)old.as<Added>(); }).ends_with("its payload was erased"));
 }
 
 TEST_CASE("Message: structs convert to messages where a list is expected") {
@@ -300,7 +293,7 @@ TEST_CASE("Id: text is read back, and anything else refused") {
     CHECK(Id::parse(id.to_string()) == id);
     CHECK(Id::parse("01890A5D-AC96-774B-BCCE-B302099A8057").to_string() == "01890a5d-ac96-774b-bcce-b302099a8057");
     CHECK(Id().is_nil());
-    CHECK(text_of<Invalid>([] { (void)Id::parse("x"); }) == "read an id: expected UUID, got \"x\"");
+    CHECK(error_of<Invalid>([] { (void)Id::parse("x"); }) == "read an id: expected UUID, got \"x\"");
     CHECK_THROWS_AS((void)Id::parse("01890a5d-ac96-774b-bcce-b302099a805g"), Invalid);
     CHECK(std::hash<Id>()(id) == std::hash<Id>()(Id::parse(id.to_string())));
 }
@@ -329,8 +322,8 @@ TEST_CASE("Metadata: equality does not ask for the order of keys") {
 }
 
 TEST_CASE("Metadata: what is no JSON object is refused") {
-    CHECK(text_of<Invalid>([] { (void)Metadata::parse("[1]"); }) == "read metadata: expected object, got an array");
-    CHECK(text_of<Invalid>([] { (void)Metadata::parse(R"({"a":1,"a":2})"); }).find("stands twice") !=
+    CHECK(error_of<Invalid>([] { (void)Metadata::parse("[1]"); }) == "read metadata: expected object, got an array");
+    CHECK(error_of<Invalid>([] { (void)Metadata::parse(R"({"a":1,"a":2})"); }).find("stands twice") !=
           std::string::npos);
     CHECK_THROWS_AS((void)Metadata::parse("{"), Invalid);
     CHECK_THROWS_AS((void)Metadata::parse(""), Invalid);

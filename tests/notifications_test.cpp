@@ -17,6 +17,8 @@
 #include "support.hpp"
 
 using namespace std::chrono_literals;
+using support::Gate;
+using support::error_of;
 using sourced::App;
 using sourced::Follower;
 using sourced::Message;
@@ -68,45 +70,8 @@ private:
     std::vector<T> values_;
 };
 
-/// Holds whoever passes until it is opened.
-class Gate {
-public:
-    void open() {
-        {
-            const std::lock_guard lock(mutex_);
-            open_ = true;
-        }
-        changed_.notify_all();
-    }
-    void pass() {
-        std::unique_lock lock(mutex_);
-        ++waiting_;
-        changed_.notify_all();
-        changed_.wait(lock, [&] { return open_; });
-    }
-    bool wait_for_somebody() {
-        std::unique_lock lock(mutex_);
-        return changed_.wait_for(lock, 60s, [&] { return waiting_ > 0; });
-    }
-
-private:
-    std::mutex mutex_;
-    std::condition_variable changed_;
-    bool open_ = false;
-    int waiting_ = 0;
-};
-
 using Strings = std::vector<std::string>;
 using Numbers = std::vector<std::int64_t>;
-
-std::string text_of(const std::function<void()>& call) {
-    try {
-        call();
-    } catch (const std::exception& error) {
-        return error.what();
-    }
-    return "nothing was thrown";
-}
 
 Message added(int number) { return Message(Added{number}); }
 
@@ -241,7 +206,7 @@ TEST_CASE("channels: destroying a subscription unsubscribes, after the callback 
     }));
     app.publish("carts", "a");
     app.publish("carts", "b");
-    REQUIRE(gate.wait_for_somebody());
+    REQUIRE(gate.wait_for_waiting(1));
     std::jthread opener([&] {
         while (app.publish("carts", "c") == 1) std::this_thread::yield();  // the destructor has unsubscribed
         CHECK_FALSE(over);
@@ -335,7 +300,7 @@ TEST_CASE("channels: a subscription ends with its App and may outlive it") {
     });
     app->publish("carts", "a");
     app->publish("carts", "b");
-    REQUIRE(gate.wait_for_somebody());
+    REQUIRE(gate.wait_for_waiting(1));
     CHECK(waits.next()->text == "a");
     CHECK(waits.next()->text == "b");
     std::jthread opener([&] {
@@ -366,7 +331,7 @@ TEST_CASE("channels: an App waits for a callback that has ended its own subscrip
     });
     auto others = app->subscribe("others");
     app->publish("carts", "a");
-    REQUIRE(stopped.wait_for_somebody());
+    REQUIRE(stopped.wait_for_waiting(1));
     std::jthread opener([&] {
         (void)others.next();  // nothing: the App is being destroyed
         stopped.open();
@@ -392,17 +357,17 @@ TEST_CASE("channels: subscriptions move, and one of nothing is stopped") {
 
 TEST_CASE("T2: what makes no sense is refused when subscribing") {
     App app;
-    CHECK(text_of([&] { (void)app.subscribe(""); }) == "subscribe: the channel has no name");
-    CHECK(text_of([&] { (void)app.subscribe("carts", {.limit = 0}); }) ==
+    CHECK(error_of([&] { (void)app.subscribe(""); }) == "subscribe: the channel has no name");
+    CHECK(error_of([&] { (void)app.subscribe("carts", {.limit = 0}); }) ==
           "subscribe to 'carts': limit is 0, expected at least 1");
-    CHECK(text_of([&] { (void)app.subscribe("carts", std::function<void(const Notice&)>()); }) ==
+    CHECK(error_of([&] { (void)app.subscribe("carts", std::function<void(const Notice&)>()); }) ==
           "subscribe to 'carts': the callback is empty");
-    CHECK(text_of([&] { (void)app.follow({}, std::function<void(const Message&)>()); }) ==
+    CHECK(error_of([&] { (void)app.follow({}, std::function<void(const Message&)>()); }) ==
           "follow: the callback is empty");
     auto called = app.subscribe("carts", [](const Notice&) {});
-    CHECK(text_of([&] { (void)called.next(); }) == "next: what comes here is given to the callback");
+    CHECK(error_of([&] { (void)called.next(); }) == "next: what comes here is given to the callback");
     auto following = app.follow({}, [](const Message&) {});
-    CHECK(text_of([&] { (void)following.next(0us); }) == "next: what comes here is given to the callback");
+    CHECK(error_of([&] { (void)following.next(0us); }) == "next: what comes here is given to the callback");
 }
 
 // ---- Following the log -------------------------------------------------------------------------
@@ -639,10 +604,10 @@ TEST_CASE("notifications: a child process leaves alone what its parent listens t
     if (child == 0) {
         const std::string suffix = " process " + parent + " and cannot be used after a fork";
         const std::string app_refuses = "this App belongs to" + suffix;
-        bool right = text_of([&] { app->publish("carts", "a"); }) == app_refuses;
-        right &= text_of([&] { (void)app->subscribe("carts"); }) == app_refuses;
-        right &= text_of([&] { (void)app->follow(); }) == app_refuses;
-        right &= text_of([&] { (void)pulled->next(); }) == "next: this belongs to" + suffix;
+        bool right = error_of([&] { app->publish("carts", "a"); }) == app_refuses;
+        right &= error_of([&] { (void)app->subscribe("carts"); }) == app_refuses;
+        right &= error_of([&] { (void)app->follow(); }) == app_refuses;
+        right &= error_of([&] { (void)pulled->next(); }) == "next: this belongs to" + suffix;
         right &= pulled->stopped() && follower->position() == 0;
         pulled->stop();
         pulled.reset();
@@ -678,25 +643,25 @@ TEST_CASE("T2: an App needs to be told nothing: in memory, two workers, with cha
 }
 
 TEST_CASE("T2: options that make no sense are refused, each by its name") {
-    CHECK(text_of([] { App app({.batch_size = 0}); }) == "options of the App: /batch_size: expected at least 1, got 0");
-    CHECK(text_of([] { App app({.claim_count = 0}); }) ==
+    CHECK(error_of([] { App app({.batch_size = 0}); }) == "options of the App: /batch_size: expected at least 1, got 0");
+    CHECK(error_of([] { App app({.claim_count = 0}); }) ==
           "options of the App: /claim_count: expected at least 1, got 0");
-    CHECK(text_of([] { App app({.workers = 5000}); }) ==
+    CHECK(error_of([] { App app({.workers = 5000}); }) ==
           "options of the App: /workers: expected at most 1024, got 5000");
-    CHECK(text_of([] { App app({.claim_time = -10s, .deaths = -1}); }) ==
+    CHECK(error_of([] { App app({.claim_time = -10s, .deaths = -1}); }) ==
           "options of the App: /claim_time: expected at least 1 us, got -10 s; /deaths: expected at least 0, got -1");
-    CHECK(text_of([] { App app({.limits = {.depth = 0, .bytes = 1}}); }) ==
+    CHECK(error_of([] { App app({.limits = {.depth = 0, .bytes = 1}}); }) ==
           "options of the App: /limits/depth: expected at least 1, got 0; /limits/bytes: expected at least 2, got 1");
-    CHECK(text_of([] { App app({.busy_timeout = -1us}); }) ==
+    CHECK(error_of([] { App app({.busy_timeout = -1us}); }) ==
           "options of the App: /busy_timeout: expected at least 0 s, got -1 us");
-    CHECK(text_of([] { App app({.checkpoint_bytes = 0}); }) ==
+    CHECK(error_of([] { App app({.checkpoint_bytes = 0}); }) ==
           "options of the App: /checkpoint_bytes: expected at least 1, got 0");
-    CHECK(text_of([] { App app({.checkpoint_bytes = std::size_t{1} << 41}); }) ==
+    CHECK(error_of([] { App app({.checkpoint_bytes = std::size_t{1} << 41}); }) ==
           "options of the App: /checkpoint_bytes: expected at most 1099511627776, got 2199023255552");
-    CHECK(text_of([] { App app({.busy_timeout = 1000h}); }) ==
+    CHECK(error_of([] { App app({.busy_timeout = 1000h}); }) ==
           "options of the App: /busy_timeout: expected at most 86400 s, got 3600000 s");
     const support::TemporaryDirectory directory;
-    CHECK(text_of([&] { App app({.path = directory.file(), .batch_size = 0}); }) ==
+    CHECK(error_of([&] { App app({.path = directory.file(), .batch_size = 0}); }) ==
           "options of the App: /batch_size: expected at least 1, got 0");
     CHECK_FALSE(std::filesystem::exists(directory.file()));  // nothing was opened
 }
@@ -709,7 +674,7 @@ TEST_CASE("T2: a reactor's options are checked when it is added") {
         }
     };
     App app;
-    CHECK(text_of([&] { app.add<Eager>(); }) == "add 'eager': /batch_size: expected at least 1, got 0");
+    CHECK(error_of([&] { app.add<Eager>(); }) == "add 'eager': /batch_size: expected at least 1, got 0");
     CHECK(app.stats().groups.empty());
 }
 

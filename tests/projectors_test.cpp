@@ -11,6 +11,7 @@
 #include "support.hpp"
 
 using sourced::App;
+using support::error_of;
 using sourced::Batch;
 using sourced::Envelope;
 using sourced::Message;
@@ -123,16 +124,6 @@ std::int64_t table_sum(App& app, std::string_view id) {
         if (const auto row = db.row("select sum from till where id = ?", id)) sum = row->integer(0);
     });
     return sum;
-}
-
-template <class F>
-std::string error_of(F&& act) {
-    try {
-        act();
-    } catch (const sourced::Error& error) {
-        return error.what();
-    }
-    return "no error";
 }
 
 /// A projector whose constructor is given by the test.

@@ -9,7 +9,10 @@
 #include <string>
 #include <vector>
 
+#include "support.hpp"
+
 using namespace std::chrono_literals;
+using support::error_of;
 using sourced::App;
 using sourced::dispatch;
 using sourced::Dispatch;
@@ -104,16 +107,6 @@ std::vector<int> values(const Messages& messages) {
     for (const auto& message : messages) list.push_back(message.as<Next>().value);
     return list;
 }
-template <class F>
-std::string error_of(F&& act) {
-    try {
-        act();
-    } catch (const std::exception& error) {
-        return error.what();
-    }
-    return "no error";
-}
-
 using Names = std::vector<std::string>;
 
 /// Answers every e1 by the command `next` with the value that the state has by then.

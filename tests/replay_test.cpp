@@ -17,6 +17,8 @@
 namespace replay_test {
 
 using namespace sourced;
+using support::error_of;
+using support::problems_of;
 using namespace std::chrono_literals;
 using Directory = support::TemporaryDirectory;
 
@@ -127,22 +129,6 @@ std::int64_t sum_in(App& app, const std::string& table, std::string_view id) {
         if (const auto row = db.row("select sum from " + table + " where id = ?", id)) sum = row->integer(0);
     });
     return sum;
-}
-
-std::string problems_of(const std::string& path) {
-    std::string text;
-    for (const auto& violation : verify(path)) text += violation.invariant + ": " + violation.text + '\n';
-    return text;
-}
-
-template <class F>
-std::string error_of(const F& body) {
-    try {
-        body();
-    } catch (const std::exception& error) {
-        return error.what();
-    }
-    return {};
 }
 
 // ==== Replays through the runtime ==============================================

@@ -14,6 +14,7 @@
 namespace schedule_test {
 
 using namespace sourced;
+using support::problems_of;
 using namespace std::chrono_literals;
 using Directory = support::TemporaryDirectory;
 
@@ -44,12 +45,6 @@ struct Names : Projection<int> {
 std::string text_of(const std::string& path) {
     std::ifstream file(path);
     return {std::istreambuf_iterator<char>(file), {}};
-}
-
-std::string problems_of(const std::string& path) {
-    std::string text;
-    for (const auto& violation : verify(path)) text += violation.invariant + ": " + violation.text + '\n';
-    return text;
 }
 
 // ==== Files of version 1 =======================================================

@@ -30,9 +30,12 @@
 #include <unordered_set>
 #include <vector>
 
+#include "support.hpp"
+
 namespace store_test {
 
 using namespace sourced;
+using support::error_of;
 using Numbers = std::vector<std::int64_t>;
 
 // ---- Messages without a type behind them ----------------------------------------
@@ -101,16 +104,6 @@ inline Numbers counting(std::int64_t from, std::int64_t to) {
     return numbers;
 }
 
-/// What the expression throws, as text; empty when it throws nothing.
-template <class Body>
-std::string error_of(const Body& body) {
-    try {
-        body();
-    } catch (const std::exception& error) {
-        return error.what();
-    }
-    return {};
-}
 inline bool contains(std::string_view text, std::string_view part) { return text.find(part) != std::string_view::npos; }
 
 /// A clock that stands until it is moved.

@@ -11,10 +11,12 @@
 
 #include <cerrno>
 #include <chrono>
+#include <condition_variable>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <stdexcept>
 #include <string>
@@ -46,6 +48,53 @@ public:
 
 private:
     std::string path_;
+};
+
+/// What a call throws, as text; empty when it throws nothing. Other errors than E go on.
+template <class E = std::exception, class F>
+std::string error_of(F&& call) {
+    try {
+        std::forward<F>(call)();
+    } catch (const E& error) {
+        return error.what();
+    }
+    return {};
+}
+
+/// What verify() finds in a file, a line each.
+inline std::string problems_of(const std::string& path) {
+    std::string text;
+    for (const auto& violation : sourced::verify(path)) text += violation.invariant + ": " + violation.text + '\n';
+    return text;
+}
+
+/// Holds threads until it is open.
+class Gate {
+public:
+    void open() {
+        {
+            const std::lock_guard lock(mutex_);
+            open_ = true;
+        }
+        changed_.notify_all();
+    }
+    void pass() {
+        std::unique_lock lock(mutex_);
+        ++waiting_;
+        changed_.notify_all();
+        changed_.wait(lock, [&] { return open_; });
+        --waiting_;
+    }
+    [[nodiscard]] bool wait_for_waiting(int count) {
+        std::unique_lock lock(mutex_);
+        return changed_.wait_for(lock, std::chrono::seconds(60), [&] { return waiting_ >= count; });
+    }
+
+private:
+    std::mutex mutex_;
+    std::condition_variable changed_;
+    bool open_ = false;
+    int waiting_ = 0;
 };
 
 /// A message as it is before it is appended, its own cause unless one is given.

@@ -19,6 +19,7 @@
 #include "support.hpp"
 
 using sourced::App;
+using support::error_of;
 using sourced::Topology;
 using sourced::TopologyNode;
 using Type = sourced::TopologyNode::Type;
@@ -85,15 +86,6 @@ Strings ids(const Topology& topology) {
     Strings ids;
     for (const auto& each : topology.nodes()) ids.push_back(each.id);
     return ids;
-}
-
-std::string text_of(const std::function<void()>& call) {
-    try {
-        call();
-    } catch (const std::exception& error) {
-        return error.what();
-    }
-    return "nothing was thrown";
 }
 
 std::string read(const std::string& path) {
@@ -425,7 +417,7 @@ TEST_CASE("update_markdown: a file that cannot be updated is left as it is, with
     const std::string closing = "<!-- /sourced:topology -->\n";
     const auto refusal = [&](const std::string& text) {
         write(path, text);
-        const auto why = text_of([&] { (void)sourced::update_markdown(path, topology); });
+        const auto why = error_of([&] { (void)sourced::update_markdown(path, topology); });
         CHECK(read(path) == text);
         const std::string prefix = "update '" + path + "': ";
         return why.starts_with(prefix) ? why.substr(prefix.size()) : why;
@@ -442,9 +434,9 @@ TEST_CASE("update_markdown: a file that cannot be updated is left as it is, with
     CHECK(refusal(opening + "```\n" + closing) == "there is no line '<!-- /sourced:topology -->' in it");
 
     const auto nowhere = directory.file("nowhere.md");
-    CHECK(text_of([&] { (void)sourced::update_markdown(nowhere, topology); }) ==
+    CHECK(error_of([&] { (void)sourced::update_markdown(nowhere, topology); }) ==
           "update '" + nowhere + "': it cannot be read: No such file or directory");
-    CHECK(text_of([&] { (void)sourced::update_markdown(directory.path(), topology); }) ==
+    CHECK(error_of([&] { (void)sourced::update_markdown(directory.path(), topology); }) ==
           "update '" + directory.path() + "': it cannot be read: Is a directory");
     write(path, opening + closing);
     ::signal(SIGXFSZ, SIG_IGN);
@@ -452,7 +444,7 @@ TEST_CASE("update_markdown: a file that cannot be updated is left as it is, with
     ::getrlimit(RLIMIT_FSIZE, &before);
     const rlimit small{16, before.rlim_max};
     ::setrlimit(RLIMIT_FSIZE, &small);
-    const auto why = text_of([&] { (void)sourced::update_markdown(path, topology); });
+    const auto why = error_of([&] { (void)sourced::update_markdown(path, topology); });
     ::setrlimit(RLIMIT_FSIZE, &before);
     CHECK(why == "update '" + path + "': it cannot be written: File too large");
     CHECK(read(path) == opening + closing);

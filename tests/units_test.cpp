@@ -18,6 +18,7 @@ namespace {
 using namespace sourced;
 using namespace std::chrono_literals;
 using support::TemporaryDirectory;
+using support::error_of;
 using testing::Clock;
 
 struct Create {
@@ -101,16 +102,6 @@ std::vector<std::string> types(const Messages& messages) {
     return names;
 }
 using Names = std::vector<std::string>;
-
-template <class Body>
-std::string error_of(const Body& body) {
-    try {
-        body();
-    } catch (const std::exception& error) {
-        return error.what();
-    }
-    return {};
-}
 
 const Names chain{"unit.create", "unit.created", "unit.notify", "unit.notified"};
 

@@ -18,6 +18,7 @@
 #include "support.hpp"
 
 using namespace std::chrono_literals;
+using support::Gate;
 using sourced::App;
 using sourced::Batch;
 using sourced::Message;
@@ -79,35 +80,6 @@ private:
     std::condition_variable changed_;
     std::map<std::string, std::vector<std::int64_t>> seqs_;
     std::size_t count_ = 0;
-};
-
-/// Lets threads through once it is open.
-class Gate {
-public:
-    void open() {
-        {
-            const std::lock_guard lock(mutex_);
-            open_ = true;
-        }
-        changed_.notify_all();
-    }
-    void pass() {
-        std::unique_lock lock(mutex_);
-        ++waiting_;
-        changed_.notify_all();
-        changed_.wait(lock, [&] { return open_; });
-        --waiting_;
-    }
-    bool wait_for_waiting(int count) {
-        std::unique_lock lock(mutex_);
-        return changed_.wait_for(lock, 30s, [&] { return waiting_ >= count; });
-    }
-
-private:
-    std::mutex mutex_;
-    std::condition_variable changed_;
-    bool open_ = false;
-    int waiting_ = 0;
 };
 
 struct Watcher : sourced::Projector<int> {

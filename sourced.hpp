@@ -1053,6 +1053,10 @@ struct Definition {
     std::function<Box(std::string_view id, Reader* reader)> initial;
     bool initial_reads = false;  // the handler asks for a Reader
     bool has_state_handler = false;
+    std::string (*write_state)(const void* state) = nullptr;  // its JSON; null: the codec has none for the State
+    const std::type_info* state_type = nullptr;               // null: there is no State
+    /// What the State is called in the program; empty without one.
+    [[nodiscard]] SOURCED_API std::string state_name() const;
 
     struct CommandHandler {
         Command call;
@@ -4406,6 +4410,14 @@ template <class R>
 template <class T>
 inline constexpr bool never = false;
 
+/// The parameters of one template, given to another.
+template <template <class...> class Template, class T>
+struct As;
+template <template <class...> class Template, template <class...> class Other, class... A>
+struct As<Template, Other<A...>> {
+    using Type = Template<A...>;
+};
+
 template <class Archive, class T>
 void call_serialize(Archive& archive, T& value) {
     if constexpr (MemberSerialize<T, Archive>) cereal::access::member_serialize(archive, value);
@@ -4426,6 +4438,27 @@ concept Tagged = requires {
 };
 
 // ---- Writing
+
+/// Whether T is known to have a JSON: write_value says by a static_assert that it has none, too late for those who
+/// only ask. A `serialize` that is not of our making may be for another archive, so it is no answer.
+template <class T>
+consteval bool is_written() {
+    const auto parts = []<class... P>(std::type_identity<std::tuple<P...>>) { return (is_written<P>() && ...); };
+    if constexpr (std::is_arithmetic_v<T>) return !std::same_as<T, long double>;
+    else if constexpr (std::is_enum_v<T> || ByteContainer<T>) return true;
+    else if constexpr (is_a<T, std::chrono::duration>) return is_written<typename T::rep>();
+    else if constexpr (is_a<T, std::chrono::time_point>) return true;
+    else if constexpr (is_a<T, Checked>) return is_written<typename T::value_type>();
+    else if constexpr (is_a<T, std::optional>) return is_written<typename T::value_type>();
+    else if constexpr (is_a<T, std::unique_ptr>) return is_written<typename T::element_type>();
+    else if constexpr (is_a<T, std::variant>) return parts(std::type_identity<typename As<std::tuple, T>::Type>());
+    else if constexpr (TupleLike<T>) return parts(std::type_identity<typename As<std::tuple, T>::Type>());
+    else if constexpr (MapLike<T>) return is_written<typename T::mapped_type>();
+    else if constexpr (std::same_as<T, std::string>) return true;
+    else if constexpr (is_std_array<T> || SetLike<T> || ListLike<T>) return is_written<typename T::value_type>();
+    else if constexpr (requires { T::sourced_fields; }) return true;
+    else return is_message<T> || std::same_as<T, std::monostate> || std::same_as<T, Id> || std::same_as<T, Metadata>;
+}
 
 template <class T>
 void write_value(JsonWriter& writer, const T& value) {
@@ -6098,6 +6131,10 @@ StatefulReactor<T>::StatefulReactor(detail::Definition::Role role, std::string_v
     if constexpr (std::is_copy_constructible_v<T> && std::is_default_constructible_v<T>) {
         // Blank, where no handler makes it.
         definition_.initial = [](std::string_view, Reader*) { return detail::Box::of<T>(T{}); };
+    }
+    definition_.state_type = &typeid(T);
+    if constexpr (detail::is_written<T>()) {
+        definition_.write_state = [](const void* state) { return encode(*static_cast<const T*>(state)); };
     }
 }
 
@@ -9656,6 +9693,8 @@ void add_key(Definition& definition, const Declared& type, Definition::Key call)
 void only_once(const Definition& definition, bool there_already, std::string_view verb) {
     if (there_already) throw Error(called(definition) + " has two " + std::string(verb) + " handlers");
 }
+
+std::string Definition::state_name() const { return state_type ? readable(state_type->name()) : std::string(); }
 
 void complete(Definition& definition, const std::type_info& type) {
     if (definition.name.empty()) definition.name = readable(type.name());

@@ -3,8 +3,12 @@
 
 #include <sourced.hpp>
 
+#include <map>
 #include <memory>
+#include <optional>
 #include <string>
+#include <utility>
+#include <variant>
 #include <vector>
 
 #include "support.hpp"
@@ -483,6 +487,53 @@ TEST_CASE("Actor: a refusal is an event that the actor may evolve and react to")
     CHECK(step.seq() == 2);
     CHECK(step.state().log == std::vector<std::string>{"list.add", "full"});
     CHECK(given(actor).when(sourced::Refused{"list.add", "full"}).then(sourced::dispatch(Clear{})));
+}
+
+// ---- The state as JSON ---------------------------------------------------------------
+
+namespace {
+
+/// As it is for whoever looks at an actor from outside.
+template <class State>
+struct Shown : sourced::Actor<State> {
+    Shown() : sourced::Actor<State>("shown") {}
+    [[nodiscard]] static std::string of(const State& state) {
+        const auto write = Shown().definition().write_state;
+        return write ? write(&state) : "none";
+    }
+};
+
+struct Counted {
+    int count = 0;
+    std::vector<std::optional<std::string>> names;
+    SOURCED_VALUE(count, names)
+};
+struct Nowhere {
+    int count = 0;
+};
+/// Written for somebody else's archive, which has what ours has not.
+struct Foreign {
+    template <class Archive>
+    void serialize(Archive& archive) { archive.only_mine(count); }
+    int count = 0;
+};
+
+}  // namespace
+
+TEST_CASE("Actor: its state can be written as JSON where the codec has one, and compiles where it has none") {
+    CHECK(Shown<int>::of(7) == "7");
+    CHECK(Shown<std::monostate>::of({}) == "null");
+    CHECK(Shown<Counted>::of({2, {"a", std::nullopt}}) == R"({"count":2,"names":["a",null]})");
+    CHECK(Shown<Add>::of(Add{"a"}) == R"({"name":"a"})");
+    CHECK(Shown<std::map<std::string, Counted>>::of({{"x", {}}}) == R"({"x":{"count":0,"names":[]}})");
+    CHECK(Shown<std::variant<int, std::pair<bool, Counted>>>::of(1) == R"({"tag":0,"value":1})");
+    CHECK(Shown<Nowhere>::of({}) == "none");
+    CHECK(Shown<Foreign>::of({}) == "none");
+    CHECK(Shown<long double>::of(1) == "none");
+    CHECK(Shown<std::vector<Nowhere>>::of({}) == "none");
+    CHECK(Shown<std::map<int, int>>::of({}) == "none");
+    CHECK(Shown<std::variant<int, Nowhere>>::of(1) == "none");
+    CHECK(Shown<Nowhere>().definition().state_name().find("Nowhere") != std::string::npos);
 }
 
 // ---- Dispatch ------------------------------------------------------------------------

@@ -2266,6 +2266,8 @@ struct OffsetRange {
     std::string after{};   ///< the last stream of the page before
     std::size_t limit = 100;
     std::string stream{};  ///< not empty: of this one only, without `after`
+    /// Whatever `all` says: those in this state, and no others. Cheap but for `idle`.
+    std::optional<OffsetInfo::State> state{};
 };
 
 /// A message that a group was made to pass over.
@@ -2297,6 +2299,8 @@ struct GroupInfo {
     std::string error_text;
     std::int64_t error_position = 0;
     std::vector<std::string> types;
+    /// Types that it came to look for later than from the start, with the first position at which it does.
+    std::unordered_map<std::string, std::int64_t> since{};
     std::int64_t begins = 0;
     std::int64_t scanned = 0;
     std::int64_t streams = 0;     ///< streams in which it has handled something
@@ -2311,6 +2315,8 @@ struct GroupInfo {
     std::optional<Progress> replay{};
     std::optional<Time> reset_at{};     ///< when it was last reset
     std::string reset_reason;           ///< and why
+    std::int64_t reset_position = 0;    ///< from there on it came again
+    std::string reset_stream;           ///< in this stream only; empty: in all
     std::int64_t generation = 1;        ///< one more with every rebuild
     /// How far a rebuild is, about, in positions of the log; also one that broke off.
     std::optional<Progress> rebuild{};
@@ -2318,6 +2324,22 @@ struct GroupInfo {
     std::int64_t skipped = 0;     ///< messages that it was made to pass over, ever; see Store::skipped
     std::optional<OffsetInfo> last_error{};  ///< the stream that failed last of those that have not recovered
     bool estimated = false;       ///< there is much of it: `streams`, `oldest`, `newest` and `lag` are about right
+};
+
+/// A process that handles messages, or has died and nobody has noticed yet.
+struct WorkerInfo {
+    std::int64_t number = 0;  ///< what OffsetInfo::owner says
+    std::int64_t pid = 0;
+    std::string host;
+    std::string boot;         ///< which start of the machine it belongs to
+    Time started_at{};        ///< when it came to this file
+    /// A count and no time: it moves while the process lives. Who sees it stand still for the claim time, on his own
+    /// steady clock, takes the process for dead and its claims back.
+    std::int64_t beat = 0;
+    /// Whether there is a process of this pid, which after a death may be another one by chance. False also of one
+    /// that ran before this machine was started. Nothing where it runs on another machine: it cannot be seen from here.
+    std::optional<bool> alive{};
+    std::int64_t claims = 0;  ///< streams that it holds claims on, of all groups together
 };
 
 /// A handler that has been running for long.
@@ -2530,6 +2552,8 @@ public:
     /// beat was seen unchanged for `claim_time` on this process's steady clock, or that
     /// ran before the machine was started. Gives how many claims were taken back.
     virtual std::size_t beat(Duration claim_time) = 0;
+    /// The processes that have come to the file to handle messages and have not left it, by number.
+    [[nodiscard]] virtual std::vector<WorkerInfo> workers() = 0;
     /// Called after every commit of this process that appended, scheduled or changed a
     /// group, on the thread that committed. Must not call the store. Set once, before use.
     virtual void on_commit(std::function<void(const Committed&)> callback) = 0;

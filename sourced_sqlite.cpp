@@ -10,6 +10,7 @@
 #include <SQLiteCpp/Exception.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <signal.h>
 #include <sqlite3.h>
 #include <sys/eventfd.h>
 #include <sys/inotify.h>
@@ -180,6 +181,23 @@ enum State : std::int64_t { idle = 0, ready = 1, claimed = 2, waiting = 3, parke
 
 std::int64_t micros(Time time) { return time.time_since_epoch().count(); }
 Time time_of(std::int64_t micros) { return Time(Duration(micros)); }
+
+std::string this_host() {
+    char host[256] = {};
+    ::gethostname(host, sizeof host - 1);
+    return host;
+}
+/// Another one after every start of the machine.
+std::string this_boot() {
+    std::string boot;
+    if (const int file = ::open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC); file >= 0) {
+        char text[64] = {};
+        const auto size = ::read(file, text, sizeof text - 1);
+        if (size > 0) boot.assign(text, static_cast<std::size_t>(size));
+        ::close(file);
+    }
+    return boot;
+}
 
 // ==== Statements and connections ===============================================
 
@@ -2822,15 +2840,8 @@ private:
     }
 
     void identify() {
-        char host[256] = {};
-        ::gethostname(host, sizeof host - 1);
-        host_ = host;
-        if (const int file = ::open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC); file >= 0) {
-            char text[64] = {};
-            const auto size = ::read(file, text, sizeof text - 1);
-            if (size > 0) boot_id_.assign(text, static_cast<std::size_t>(size));
-            ::close(file);
-        }
+        host_ = this_host();
+        boot_id_ = this_boot();
         constexpr auto most_frames = std::size_t{std::numeric_limits<int>::max()};
         const std::size_t frames = options_.checkpoint_bytes / 4096;
         checkpoint_frames_ = static_cast<int>(std::clamp<std::size_t>(frames, 64, most_frames));
@@ -3349,9 +3360,32 @@ public:
             after = row.integer(0);
         }
         std::vector<OffsetInfo> all;
-        auto row = (range.all ? all_offsets_ : troubled_)(grp, after, last, limit(range.limit));
+        auto row = offsets_for(range)(grp, after, last, limit(range.limit));
         while (row.next()) {
             all.push_back(offset_info(row));
+        }
+        return all;
+    }
+
+    [[nodiscard]] std::vector<WorkerInfo> workers() {
+        const std::string host = this_host();
+        const std::string boot = this_boot();
+        std::vector<WorkerInfo> all;
+        auto row = workers_();
+        while (row.next()) {
+            WorkerInfo worker;
+            worker.number = row.integer(0);
+            worker.pid = row.integer(1);
+            worker.host = row.text(2);
+            worker.boot = row.text(3);
+            worker.started_at = time_of(row.integer(4));
+            worker.beat = row.integer(5);
+            worker.claims = row.integer(6);
+            // Whom we may not signal lives all the same.
+            if (worker.host == host) {
+                worker.alive = worker.boot == boot && (::kill(static_cast<pid_t>(worker.pid), 0) == 0 || errno == EPERM);
+            }
+            all.push_back(std::move(worker));
         }
         return all;
     }
@@ -3425,6 +3459,18 @@ private:
         return streams_.emplace(id, row.text(0)).first->second;
     }
 
+    Statement& offsets_for(const OffsetRange& range) {
+        if (!range.state) return range.all ? all_offsets_ : troubled_;
+        switch (*range.state) {
+        case OffsetInfo::State::idle: return idle_offsets_;
+        case OffsetInfo::State::ready: return ready_offsets_;
+        case OffsetInfo::State::claimed: return claimed_offsets_;
+        case OffsetInfo::State::waiting: return waiting_offsets_;
+        case OffsetInfo::State::parked: break;
+        }
+        return parked_offsets_;
+    }
+
     std::int64_t group_named(std::string_view name) {
         auto row = group_by_name_(name);
         if (!row.next()) throw NotRegistered("there is no group '" + std::string(name) + "' in this file");
@@ -3442,7 +3488,10 @@ private:
         group.error_position = row.integer(6);
         group.begins = row.integer(7);
         group.scanned = row.integer(8);
-        for (const auto& [name, since] : handles_of(row.text(9))) group.types.push_back(name);
+        for (const auto& [name, since] : handles_of(row.text(9))) {
+            group.types.push_back(name);
+            if (since > 1) group.since.emplace(name, since);
+        }
         group.generation = row.integer(10);
         if (!row.null(11)) group.changed_at = time_of(row.integer(11));
         return group;
@@ -3515,6 +3564,8 @@ private:
             if (row.next()) {
                 group.reset_at = time_of(row.integer(0));
                 group.reset_reason = row.text(1);
+                group.reset_position = row.integer(2) + 1;
+                if (!row.null(3)) group.reset_stream = stream_name(row.integer(3));
                 if (replaying) group.replay = replay_of(group, row, stats.streams);
             }
         }
@@ -3741,6 +3792,23 @@ private:
         "INDEXED BY sourced_offsets_troubled JOIN sourced_streams s ON s.id = o.stream "
         "LEFT JOIN sourced_workers w ON w.id = o.owner WHERE o.grp = ? AND o.stream > ? AND o.stream <= ? "
         "AND (o.error_type IS NOT NULL OR o.reason IS NOT NULL) ORDER BY o.stream LIMIT ?"};
+#define SOURCED_PRIVATE_IN_STATE                                                                                     \
+    "JOIN sourced_streams s ON s.id = o.stream LEFT JOIN sourced_workers w ON w.id = o.owner "                       \
+    "WHERE o.grp = ?1 AND o.stream > ?2 AND o.stream <= ?3 AND o.state = "
+#define SOURCED_PRIVATE_PAGE " ORDER BY o.stream LIMIT ?4"
+    Statement idle_offsets_{
+        bank_, SOURCED_PRIVATE_SELECT_OFFSETS SOURCED_PRIVATE_IN_STATE "0" SOURCED_PRIVATE_PAGE};
+    Statement ready_offsets_{bank_, SOURCED_PRIVATE_SELECT_OFFSETS
+                             "INDEXED BY sourced_offsets_ready " SOURCED_PRIVATE_IN_STATE "1" SOURCED_PRIVATE_PAGE};
+    Statement claimed_offsets_{bank_, SOURCED_PRIVATE_SELECT_OFFSETS "INDEXED BY sourced_offsets_claimed "
+                               SOURCED_PRIVATE_IN_STATE "2 AND o.owner > 0" SOURCED_PRIVATE_PAGE};
+    Statement waiting_offsets_{bank_, SOURCED_PRIVATE_SELECT_OFFSETS "INDEXED BY sourced_offsets_waiting "
+                               SOURCED_PRIVATE_IN_STATE "3" SOURCED_PRIVATE_PAGE};
+    Statement parked_offsets_{bank_, SOURCED_PRIVATE_SELECT_OFFSETS "INDEXED BY sourced_offsets_troubled "
+                              SOURCED_PRIVATE_IN_STATE "4 AND (o.error_type IS NOT NULL OR o.reason IS NOT NULL)"
+                              SOURCED_PRIVATE_PAGE};
+#undef SOURCED_PRIVATE_PAGE
+#undef SOURCED_PRIVATE_IN_STATE
     Statement last_error_{
         bank_, SOURCED_PRIVATE_SELECT_OFFSETS
         "INDEXED BY sourced_offsets_troubled JOIN sourced_streams s ON s.id = o.stream "
@@ -3818,6 +3886,10 @@ private:
                               "AND (error_type IS NOT NULL OR reason IS NOT NULL)"};
     Statement open_backwards_{
         bank_, "SELECT position, type, recorded_at FROM sourced_messages WHERE stream = ? ORDER BY seq DESC"};
+    Statement workers_{bank_,
+                       "SELECT w.id, w.pid, w.host, w.boot_id, w.started_at, w.beat, (SELECT count(*) FROM "
+                       "sourced_offsets INDEXED BY sourced_offsets_claimed WHERE owner = w.id AND state = 2) "
+                       "FROM sourced_workers w ORDER BY w.id"};
     Statement with_offset_{bank_,
                            "SELECT m.type, coalesce(o.acked, 0), m.recorded_at FROM sourced_messages m "
                            "LEFT JOIN sourced_offsets o ON o.grp = ?1 AND o.stream = m.stream WHERE m.position = ?2"};
@@ -4201,6 +4273,11 @@ public:
         unit.lasting = false;
         submit(unit, [] { return std::string("beat"); });
         return taken;
+    }
+    std::vector<WorkerInfo> workers() override {
+        std::vector<WorkerInfo> workers;
+        reading("list processes", [&](Reading& reading) { workers = reading.workers(); });
+        return workers;
     }
     void on_commit(std::function<void(const Committed&)> callback) override { writer_.on_commit(std::move(callback)); }
 

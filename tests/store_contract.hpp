@@ -1845,6 +1845,70 @@ TEST_CASE_TEMPLATE("Store: streams are parked, tried again, and messages passed 
     }
 }
 
+TEST_CASE_TEMPLATE("Store: the processes that handle messages, and what they hold", Kind_, STORE_KINDS) {
+    Kind_ kind;
+    HandClock clock;
+    clock.set(1000);
+    auto store = kind.open(clock.options());
+    CHECK(store->workers().empty());
+    store->append_all({{"s1", several("E", 2), any_seq}, {"s2", several("E", 1), any_seq}});
+    const auto group = store->register_group({"g", {"E"}, {}}).id;
+    CHECK(store->workers().empty());
+    const auto claims = claim(*store, group, 5);
+    REQUIRE(claims.size() == 2);
+
+    auto workers = store->workers();
+    REQUIRE(workers.size() == 1);
+    CHECK(workers[0].number == store->offsets("g", {.state = OffsetInfo::State::claimed}).at(0).owner);
+    CHECK(workers[0].pid == ::getpid());
+    CHECK(workers[0].host != "");
+    CHECK(workers[0].started_at == clock.now());
+    CHECK(workers[0].alive == true);
+    CHECK(workers[0].claims == 2);
+    CHECK(store->beat(std::chrono::hours(1)) == 0);
+    CHECK(store->workers().at(0).beat == workers[0].beat + 1);
+
+    finish(*store, handled(claims[0], 2));
+    CHECK(store->workers().at(0).claims == 1);
+    store->stop_group("g", "no claim survives");
+    CHECK(store->workers().at(0).claims == 0);
+}
+
+TEST_CASE_TEMPLATE("Store: offsets are listed by state", Kind_, STORE_KINDS) {
+    using State = OffsetInfo::State;
+    Kind_ kind;
+    HandClock clock;
+    auto store = kind.open(clock.options());
+    const auto group = store->register_group({"g", {"E"}, {}}).id;
+    for (const auto* stream : {"idle", "waiting", "parked", "claimed", "claimed too", "ready"}) {
+        store->append(stream, {message("E")});
+    }
+    store->append("of no interest", {message("F")});
+    auto claims = claim(*store, group, 5);
+    REQUIRE(claims.size() == 5);
+    finish(*store, handled(claims[0], 1));
+    finish(*store, failed(claims[1], 2, clock.now() + std::chrono::hours(1)));
+    store->park_stream("g", "parked", "by hand");
+
+    const auto listed = [&](State state, std::size_t limit = 100, const std::string& after = {}) {
+        std::vector<std::string> names;
+        for (const auto& offset : store->offsets("g", {.after = after, .limit = limit, .state = state})) {
+            CHECK(offset.state == state);
+            names.push_back(offset.stream);
+        }
+        return names;
+    };
+    using Names = std::vector<std::string>;
+    CHECK(listed(State::idle) == Names{"idle"});
+    CHECK(listed(State::waiting) == Names{"waiting"});
+    CHECK(listed(State::parked) == Names{"parked"});
+    CHECK(listed(State::claimed) == Names{"claimed", "claimed too"});
+    CHECK(listed(State::claimed, 1) == Names{"claimed"});
+    CHECK(listed(State::claimed, 1, "claimed") == Names{"claimed too"});
+    CHECK(listed(State::ready) == Names{"ready"});
+    CHECK(store->offsets("g", {.stream = "idle", .state = State::claimed}).empty());
+}
+
 TEST_CASE_TEMPLATE("Store: what a worker has made is committed whole, under its fence", Kind_, STORE_KINDS) {
     Kind_ kind;
     HandClock clock;
@@ -2209,6 +2273,8 @@ TEST_CASE_TEMPLATE("Store: a reset lets a group pass again what it had handled, 
         store->reset_group("g", {.stream = "s1", .reason = "why not"}, nullptr);
         const auto info = store->stats().group("g");
         CHECK(info.reset_reason == "why not");
+        CHECK(info.reset_position == 1);
+        CHECK(info.reset_stream == "s1");
         REQUIRE(info.replay);
         CHECK(info.replay->done == 0);
         CHECK(info.replay->total == 5);
@@ -2266,6 +2332,7 @@ TEST_CASE_TEMPLATE("Store: a type that is added later is delivered from the head
     CHECK(claims[0].known == 5);
     CHECK(claims[1].pending == 6);
     CHECK(store->stats().group("g").types == std::vector<std::string>{"A", "B"});
+    CHECK(store->stats().group("g").since == std::unordered_map<std::string, std::int64_t>{{"B", 5}});
     CHECK(store->stats().group("g").lag == 3);
     // The stored set only grows, so this program still handles all of it.
     CHECK(store->register_group({"g", {"A"}, {}}).active);

@@ -548,6 +548,16 @@ TEST_CASE("SQLite file: claims live as long as their process's beat moves") {
         CHECK(second->beat(1h) == 1);
         CHECK(claim(*second, group, 5).size() == 1);
     }
+    SUBCASE("who lives is told of this machine only") {
+        CHECK(second->workers().at(0).alive == true);
+        CHECK(second->workers().at(1).alive == true);
+        stranger(directory.file()).exec("UPDATE sourced_workers SET boot_id = 'earlier' WHERE id = 1");
+        CHECK(second->workers().at(0).alive == false);
+        CHECK(second->workers().at(0).boot == "earlier");
+        stranger(directory.file()).exec("UPDATE sourced_workers SET host = 'far away' WHERE id = 1");
+        CHECK_FALSE(second->workers().at(0).alive.has_value());
+        CHECK(second->workers().at(0).host == "far away");
+    }
     SUBCASE("a claim whose worker has no row is taken back") {
         stranger(directory.file()).exec("DELETE FROM sourced_workers WHERE id = 1");
         CHECK(second->beat(1h) == 1);
@@ -571,8 +581,11 @@ TEST_CASE("SQLite file: the claims of a process that was killed are taken over")
     });
     CHECK(child.result() == "killed by signal 9");
     CHECK(claim(*store, group).empty());
+    CHECK(store->workers().at(0).alive == false);
+    CHECK(store->workers().at(0).claims == 1);
     CHECK(store->beat(1h) == 0);
     CHECK(store->beat(0us) == 1);
+    CHECK(store->workers().size() == 1);
     const auto claims = claim(*store, group);
     REQUIRE(claims.size() == 1);
     CHECK(claims[0].deaths == 1);

@@ -14,6 +14,7 @@
 //   App          reactors, a store and the threads that bring them together
 //   Topology     what a program consists of, as data and as a picture
 //   Testing      given / when / then, for one reactor and for several
+//   Inspector    the command line tool, with a program's own types
 //
 // The smallest program (samples/smallest.cpp, shortened):
 //
@@ -4040,6 +4041,29 @@ template <class... R>
 [[nodiscard]] Stage stage();
 
 }  // namespace sourced::testing
+
+// =============================================================================
+// Inspector: the command line tool, with a program's own types
+// =============================================================================
+
+namespace sourced {
+
+/// What the program `sourced` does, for a program that brings its types: `main` of a tool of your own. Needs the
+/// library sourced_inspector.
+///
+///     int main(int argc, char** argv) {
+///         sourced::App app;
+///         add_shop(app);
+///         return sourced::inspect(app, argc, argv);
+///     }
+///
+/// Gives the exit status. The file is named on the command line; an App with a path needs none there. To stdout and
+/// stderr goes what the command has to say; nothing is thrown.
+[[nodiscard]] SOURCED_API int inspect(App& app, int argc, char** argv);
+/// The same without types.
+[[nodiscard]] SOURCED_API int inspect(int argc, char** argv);
+
+}  // namespace sourced
 
 // =============================================================================
 // Messages: template bodies

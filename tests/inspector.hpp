@@ -1,0 +1,168 @@
+// Runs the inspector as a user does, and compares what it says.
+#pragma once
+
+#include <fstream>
+#include <sstream>
+
+#include "support.hpp"
+
+namespace support {
+
+/// What a program has said, and how it ended.
+struct Ran {
+    int status = 0;  ///< the exit status; 128 and the number of the signal that ended it
+    std::string out;
+    std::string err;
+};
+
+/// A program of the build, running. Its stdin is what we tell it; stdout and stderr are kept.
+class Program {
+public:
+    /// `arguments` without the program's name; `environment` is added to ours, which has no terminal and no locale.
+    explicit Program(const std::vector<std::string>& arguments, const std::vector<std::string>& environment = {},
+                     const std::string& name = "sourced") {
+        ::signal(SIGPIPE, SIG_IGN);
+        int in[2];
+        int out[2];
+        int err[2];
+        if (::pipe2(in, O_CLOEXEC) != 0 || ::pipe2(out, O_CLOEXEC) != 0 || ::pipe2(err, O_CLOEXEC) != 0) {
+            throw std::runtime_error(std::string("pipe: ") + std::strerror(errno));
+        }
+        in_ = in[1];
+        files_[0] = {out[0], POLLIN, 0};
+        files_[1] = {err[0], POLLIN, 0};
+        posix_spawn_file_actions_t actions;
+        ::posix_spawn_file_actions_init(&actions);
+        ::posix_spawn_file_actions_adddup2(&actions, in[0], STDIN_FILENO);
+        ::posix_spawn_file_actions_adddup2(&actions, out[1], STDOUT_FILENO);
+        ::posix_spawn_file_actions_adddup2(&actions, err[1], STDERR_FILENO);
+        std::string program = folder() + "/" + name;
+        std::vector<std::string> words{program};
+        words.insert(words.end(), arguments.begin(), arguments.end());
+        std::vector<std::string> settings;
+        for (char** entry = environ; *entry; ++entry) {
+            const std::string setting = *entry;
+            if (!setting.starts_with("LC_") && !setting.starts_with("LANG=") && !setting.starts_with("TERM=")) {
+                settings.push_back(setting);
+            }
+        }
+        settings.insert(settings.end(), environment.begin(), environment.end());
+        const int error = ::posix_spawn(&pid_, program.c_str(), &actions, nullptr, pointers(words).data(),
+                                        pointers(settings).data());
+        ::posix_spawn_file_actions_destroy(&actions);
+        for (const int ours : {in[0], out[1], err[1]}) ::close(ours);
+        if (error != 0) throw std::runtime_error("start " + program + ": " + std::strerror(error));
+    }
+    Program(const Program&) = delete;
+    Program& operator=(const Program&) = delete;
+    ~Program() {
+        if (pid_ > 0) {
+            ::kill(pid_, SIGKILL);
+            reap();
+        }
+        close_in();
+        for (const auto& file : files_) ::close(file.fd < 0 ? ~file.fd : file.fd);
+    }
+
+    void signal(int number) const { ::kill(pid_, number); }
+    /// Writes to its stdin.
+    void tell(const std::string& text) const {
+        if (::write(in_, text.data(), text.size()) < 0 && errno != EPIPE) {
+            throw std::runtime_error(std::string("write to a program: ") + std::strerror(errno));
+        }
+    }
+    void close_in() {
+        if (in_ >= 0) ::close(in_);
+        in_ = -1;
+    }
+    /// Waits until stdout, or stderr, holds this text. False when the program ended, or said nothing for a minute.
+    bool wait_for_out(const std::string& text) { return wait_for(ran_.out, text); }
+    bool wait_for_err(const std::string& text) { return wait_for(ran_.err, text); }
+
+    /// Ends its stdin, waits for its end, and gives all it said. Called once.
+    Ran end() {
+        close_in();
+        while (read_some()) {}
+        const int status = reap();
+        ran_.status = WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+        return std::move(ran_);
+    }
+
+    /// Where this test program stands, and the others beside it.
+    static std::string folder() { return std::filesystem::canonical("/proc/self/exe").parent_path(); }
+
+private:
+    static std::vector<char*> pointers(std::vector<std::string>& words) {
+        std::vector<char*> all;
+        for (auto& word : words) all.push_back(word.data());
+        all.push_back(nullptr);
+        return all;
+    }
+    bool wait_for(const std::string& said, const std::string& text) {
+        while (said.find(text) == std::string::npos) {
+            if (!read_some()) return false;
+        }
+        return true;
+    }
+    /// False when both ends are closed, or nothing came for a minute.
+    bool read_some() {
+        if (files_[0].fd < 0 && files_[1].fd < 0) return false;
+        if (::poll(files_, 2, 60'000) <= 0) return false;
+        for (int i = 0; i < 2; ++i) {
+            if (files_[i].fd < 0 || files_[i].revents == 0) continue;
+            char buffer[65536];
+            const auto size = ::read(files_[i].fd, buffer, sizeof buffer);
+            if (size > 0) (i == 0 ? ran_.out : ran_.err).append(buffer, static_cast<std::size_t>(size));
+            else files_[i].fd = ~files_[i].fd;  // poll passes over it
+        }
+        return true;
+    }
+    int reap() {
+        int status = 0;
+        while (::waitpid(pid_, &status, 0) < 0 && errno == EINTR) {}
+        pid_ = -1;
+        return status;
+    }
+
+    pid_t pid_ = -1;
+    int in_ = -1;
+    pollfd files_[2] = {};
+    Ran ran_;
+};
+
+/// Runs `sourced` to its end.
+///
+///     const auto ran = inspect({file, "streams", "--limit", "3"});
+///     CHECK(ran.status == 0);
+inline Ran inspect(const std::vector<std::string>& arguments, const std::string& in = {},
+                   const std::vector<std::string>& environment = {}) {
+    Program program(arguments, environment);
+    program.tell(in);
+    return program.end();
+}
+
+/// What a golden file holds: tests/inspector/<name>. With SOURCED_GOLDEN=write in the environment it is written anew
+/// from `text` first: look at the difference before it is committed.
+inline std::string golden(const std::string& name, const std::string& text) {
+    const std::string path = std::string(SOURCED_ROOT) + "/tests/inspector/" + name;
+    const char* const write = std::getenv("SOURCED_GOLDEN");
+    if (write && std::string(write) == "write") {
+        std::filesystem::create_directories(std::filesystem::path(path).parent_path());
+        std::ofstream(path) << text;
+    }
+    std::ifstream file(path);
+    if (!file) return "(there is no file tests/inspector/" + name + ")";
+    std::ostringstream read;
+    read << file.rdbuf();
+    return std::move(read).str();
+}
+
+/// A text with every `from` as `to`: for what differs from run to run.
+inline std::string replaced(std::string text, const std::string& from, const std::string& to) {
+    for (auto at = text.find(from); at != std::string::npos; at = text.find(from, at + to.size())) {
+        text.replace(at, from.size(), to);
+    }
+    return text;
+}
+
+}  // namespace support

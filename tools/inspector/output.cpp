@@ -1,0 +1,396 @@
+#include "output.hpp"
+
+#include <sys/ioctl.h>
+#include <unistd.h>
+#include <wchar.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <clocale>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+
+namespace sourced::inspector {
+namespace {
+
+/// The code point that begins at `at`, and how many bytes it takes; nothing for what is no UTF-8.
+struct CodePoint {
+    char32_t value = 0;
+    std::size_t bytes = 0;
+};
+std::optional<CodePoint> code_point(std::string_view text, std::size_t at) {
+    const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };
+    const unsigned char first = byte(at);
+    if (first < 0x80) return CodePoint{first, 1};
+    const std::size_t length = first >= 0xF0 ? 4 : first >= 0xE0 ? 3 : 2;
+    if (first < 0xC2 || first > 0xF4 || at + length > text.size()) return std::nullopt;
+    char32_t value = first & (0xFFu >> (length + 1));
+    for (std::size_t i = 1; i < length; ++i) {
+        if ((byte(at + i) & 0xC0) != 0x80) return std::nullopt;
+        value = (value << 6) | (byte(at + i) & 0x3Fu);
+    }
+    constexpr std::array<char32_t, 5> least{0, 0, 0x80, 0x800, 0x10000};
+    if (value < least[length] || value > 0x10FFFF || (value >= 0xD800 && value <= 0xDFFF)) return std::nullopt;
+    return CodePoint{value, length};
+}
+
+/// What a terminal might obey, or what changes the order in which text is read.
+bool is_unsafe(char32_t value) {
+    if (value < 0x20 || (value >= 0x7F && value < 0xA0)) return true;
+    if (value == 0x061C || (value >= 0x200B && value <= 0x200F)) return true;
+    return (value >= 0x2028 && value <= 0x202E) || (value >= 0x2060 && value <= 0x206F) || value == 0xFEFF;
+}
+
+std::string hex(std::uint32_t value, int digits) {
+    std::array<char, 16> text{};
+    std::snprintf(text.data(), text.size(), "%0*x", digits, value);
+    return text.data();
+}
+
+/// JSON text with the characters escaped that no terminal should see; they stand inside of strings only.
+std::string safe_json(std::string_view json) {
+    std::string safe;
+    safe.reserve(json.size());
+    for (std::size_t at = 0; at < json.size();) {
+        const auto found = code_point(json, at);
+        if (!found) {
+            safe += "\\ufffd";
+            ++at;
+            continue;
+        }
+        if (found->value >= 0x7F && is_unsafe(found->value)) safe += "\\u" + hex(found->value, 4);
+        else safe += json.substr(at, found->bytes);
+        at += found->bytes;
+    }
+    return safe;
+}
+
+std::string one_decimal(double value, const char* unit) {
+    std::array<char, 64> text{};
+    std::snprintf(text.data(), text.size(), value < 9.95 ? "%.1f %s" : "%.0f %s", value, unit);
+    return text.data();
+}
+
+}  // namespace
+
+// ---- Text ---------------------------------------------------------------------
+
+std::string printable(std::string_view text) {
+    std::string shown;
+    shown.reserve(text.size());
+    for (std::size_t at = 0; at < text.size();) {
+        const auto found = code_point(text, at);
+        if (!found) {
+            shown += "\\x" + hex(static_cast<unsigned char>(text[at]), 2);
+            ++at;
+            continue;
+        }
+        if (found->value == '\n') shown += "\\n";
+        else if (found->value == '\r') shown += "\\r";
+        else if (found->value == '\t') shown += "\\t";
+        else if (found->value < 0x80 && is_unsafe(found->value)) shown += "\\x" + hex(found->value, 2);
+        else if (is_unsafe(found->value)) shown += "\\u" + hex(found->value, 4);
+        else shown += text.substr(at, found->bytes);
+        at += found->bytes;
+    }
+    return shown;
+}
+
+std::size_t width_of(std::string_view text) {
+    std::size_t columns = 0;
+    for (std::size_t at = 0; at < text.size();) {
+        if (text[at] == '\x1b') {  // our own colours
+            const auto end = text.find('m', at);
+            at = end == std::string_view::npos ? text.size() : end + 1;
+            continue;
+        }
+        const auto found = code_point(text, at);
+        const int width = found ? ::wcwidth(static_cast<wchar_t>(found->value)) : 1;
+        columns += width < 0 ? 1 : static_cast<std::size_t>(width);
+        at += found ? found->bytes : 1;
+    }
+    return columns;
+}
+
+std::string shortened(const std::string& text, std::size_t columns) {
+    if (width_of(text) <= columns) return text;
+    if (columns == 0) return {};
+    std::string cut;
+    std::size_t used = 0;
+    for (std::size_t at = 0; at < text.size();) {
+        const auto found = code_point(text, at);
+        const std::size_t bytes = found ? found->bytes : 1;
+        const std::size_t width = width_of(std::string_view(text).substr(at, bytes));
+        if (used + width > columns - 1) break;
+        cut += text.substr(at, bytes);
+        used += width;
+        at += bytes;
+    }
+    return cut + "…";
+}
+
+std::string grouped(std::int64_t number) {
+    auto digits = std::to_string(number);
+    const std::size_t sign = number < 0 ? 1 : 0;
+    for (auto at = digits.size(); at > sign + 3;) digits.insert(at -= 3, ",");
+    return digits;
+}
+
+std::string bytes_text(std::int64_t bytes) {
+    constexpr std::array<const char*, 5> units{"B", "kB", "MB", "GB", "TB"};
+    if (bytes < 1000) return std::to_string(bytes) + " B";
+    auto value = static_cast<double>(bytes);
+    std::size_t unit = 0;
+    while (value >= 999.5 && unit + 1 < units.size()) {
+        value /= 1000;
+        ++unit;
+    }
+    return one_decimal(value, units[unit]);
+}
+
+std::string duration_text(Duration duration) {
+    const auto micros = static_cast<double>(std::llabs(duration.count()));
+    const std::string sign = duration.count() < 0 ? "-" : "";
+    if (micros < 1e3) return sign + one_decimal(micros, "us");
+    if (micros < 1e6) return sign + one_decimal(micros / 1e3, "ms");
+    const double seconds = micros / 1e6;
+    if (seconds < 90) return sign + one_decimal(seconds, "s");
+    if (seconds < 90 * 60) return sign + one_decimal(seconds / 60, "min");
+    if (seconds < 36 * 3600.0) return sign + one_decimal(seconds / 3600, "h");
+    if (seconds < 730 * 86400.0) return sign + one_decimal(seconds / 86400, "days");
+    return sign + one_decimal(seconds / (365.25 * 86400), "years");
+}
+
+std::string iso_text(Time time) {
+    using namespace std::chrono;
+    const auto day = floor<days>(time);
+    const year_month_day date(day);
+    const hh_mm_ss<microseconds> clock(time - day);
+    std::array<char, 64> text{};
+    std::snprintf(text.data(), text.size(), "%04d-%02u-%02uT%02d:%02d:%02d", static_cast<int>(date.year()),
+                  static_cast<unsigned>(date.month()), static_cast<unsigned>(date.day()),
+                  static_cast<int>(clock.hours().count()), static_cast<int>(clock.minutes().count()),
+                  static_cast<int>(clock.seconds().count()));
+    std::string iso = text.data();
+    if (const auto fraction = clock.subseconds().count(); fraction != 0) {
+        std::snprintf(text.data(), text.size(), ".%06d", static_cast<int>(fraction));
+        iso += text.data();
+        while (iso.back() == '0') iso.pop_back();
+    }
+    return iso + "Z";
+}
+
+// ---- JSON ---------------------------------------------------------------------
+
+Json& Json::begin() {
+    writer_.StartObject();
+    return *this;
+}
+Json& Json::end() {
+    writer_.EndObject();
+    return *this;
+}
+Json& Json::begin_array() {
+    writer_.StartArray();
+    return *this;
+}
+Json& Json::end_array() {
+    writer_.EndArray();
+    return *this;
+}
+Json& Json::key(std::string_view name) {
+    writer_.Key(name.data(), static_cast<rapidjson::SizeType>(name.size()));
+    return *this;
+}
+Json& Json::value(std::string_view text) {
+    writer_.String(text.data() ? text.data() : "", static_cast<rapidjson::SizeType>(text.size()));
+    return *this;
+}
+Json& Json::value(std::int64_t number) {
+    writer_.Int64(number);
+    return *this;
+}
+Json& Json::value(double number) {
+    writer_.Double(number);
+    return *this;
+}
+Json& Json::value(bool yes) {
+    writer_.Bool(yes);
+    return *this;
+}
+Json& Json::null() {
+    writer_.Null();
+    return *this;
+}
+Json& Json::raw(std::string_view json) {
+    writer_.RawValue(json.data(), json.size(), rapidjson::kObjectType);
+    return *this;
+}
+
+void write_message(Json& json, const Message& message) {
+    json.begin().field("position", message.position).field("stream", message.stream).field("seq", message.seq);
+    json.field("type", message.type).field("kind", message.kind == Kind::command ? "command" : "event");
+    json.field("schema", message.schema).field("id", message.id).field("causation", message.causation);
+    json.field("correlation", message.correlation).field("recorded_at", message.recorded_at);
+    json.field("occurred_at", message.occurred_at);
+    json.key("metadata").raw(message.metadata.json());
+    json.key("payload");
+    if (message.erased_at) json.null().field("erased_at", *message.erased_at);
+    else json.raw(message.payload);
+    json.end();
+}
+
+// ---- Output -------------------------------------------------------------------
+
+Output::Output()
+    : now(std::chrono::floor<Duration>(std::chrono::system_clock::now())), terminal_(::isatty(STDOUT_FILENO) == 1) {
+    std::setlocale(LC_CTYPE, "");
+    if (const char* codeset = std::setlocale(LC_CTYPE, nullptr)) {
+        const std::string name = codeset;
+        unicode_ = name.find("UTF-8") != std::string::npos || name.find("utf8") != std::string::npos;
+    }
+    if (!terminal_) return;
+    winsize size{};
+    width_ = ::ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
+}
+
+void Output::line(std::string_view text) {
+    write(text);
+    write("\n");
+}
+
+void Output::record(std::string_view json) {
+    if (format == Format::json) write(in_array_ ? ",\n" : "[\n");
+    in_array_ = true;
+    write(safe_json(json));
+    if (format != Format::json) write("\n");
+}
+
+void Output::object(std::string_view json) {
+    write(safe_json(json));
+    write("\n");
+}
+
+void Output::end_records() {
+    if (format == Format::json) write(in_array_ ? "\n]\n" : "[]\n");
+    in_array_ = false;
+}
+
+void Output::write(std::string_view text) {
+    buffer_ += text;
+    if (buffer_.size() >= 1u << 16) flush();
+}
+
+void Output::flush() {
+    for (std::string_view rest = buffer_; !rest.empty();) {
+        const auto written = ::write(STDOUT_FILENO, rest.data(), rest.size());
+        if (written >= 0) {
+            rest.remove_prefix(static_cast<std::size_t>(written));
+        } else if (errno != EINTR) {
+            const int error = errno;
+            buffer_.clear();
+            throw Error(std::string("writing to stdout failed: ") + std::strerror(error));
+        }
+    }
+    buffer_.clear();
+}
+
+std::string Output::paint(Style style, std::string_view text) const {
+    constexpr std::array<const char*, 8> codes{"", "1", "34", "33", "32", "33", "31", "2"};
+    const char* code = codes[static_cast<std::size_t>(style)];
+    if (!colour || !*code) return std::string(text);
+    return std::string("\x1b[") + code + "m" + std::string(text) + "\x1b[0m";
+}
+
+std::string Output::time(Time time) const {
+    if (times == TimeStyle::iso) return iso_text(time);
+    if (time <= now) return duration_text(now - time) + " ago";
+    return "in " + duration_text(time - now);
+}
+
+std::string Output::bar(double share, std::size_t columns) const {
+    const double bounded = std::clamp(share, 0.0, 1.0);
+    auto full = static_cast<std::size_t>(bounded * static_cast<double>(columns) + 0.5);
+    if (share > 0) full = std::max<std::size_t>(full, 1);
+    std::string bar;
+    for (std::size_t i = 0; i < full; ++i) bar += unicode_ ? "█" : "#";
+    return bar + std::string(columns - full, ' ');
+}
+
+// ---- Table --------------------------------------------------------------------
+
+void Table::print(Output& out) const {
+    std::vector<std::size_t> widths;
+    for (const auto& column : columns_) widths.push_back(width_of(column.title));
+    for (const auto& row : rows_) {
+        for (std::size_t i = 0; i < row.size(); ++i) widths[i] = std::max(widths[i], width_of(row[i]));
+    }
+    std::size_t total = 2 * (widths.size() - 1);
+    for (const auto width : widths) total += width;
+    if (out.width() > 0 && total > out.width()) {
+        std::size_t widest = columns_.size();
+        for (std::size_t i = 0; i < columns_.size(); ++i) {
+            if (columns_[i].align == left && (widest == columns_.size() || widths[i] > widths[widest])) widest = i;
+        }
+        const std::size_t over = total - out.width();
+        if (widest < columns_.size() && widths[widest] > over + 8) widths[widest] -= over;
+    }
+    const auto print_row = [&](const auto& cell_of, Style style) {
+        std::string text;
+        for (std::size_t i = 0; i < columns_.size(); ++i) {
+            const std::string cell = shortened(cell_of(i), widths[i]);
+            const std::string space(widths[i] - std::min(widths[i], width_of(cell)), ' ');
+            if (i > 0) text += "  ";
+            text += columns_[i].align == right ? space + cell : cell + space;
+        }
+        while (!text.empty() && text.back() == ' ') text.pop_back();
+        out.line(out.paint(style, text));
+    };
+    print_row([&](std::size_t i) { return columns_[i].title; }, Style::heading);
+    for (const auto& row : rows_) {
+        print_row([&](std::size_t i) { return i < row.size() ? row[i] : std::string(); }, Style::plain);
+    }
+}
+
+// ---- Progress -----------------------------------------------------------------
+
+Progress::Progress(std::string unit) : unit_(std::move(unit)) {
+    const char* const kind = std::getenv("TERM");
+    terminal_ = ::isatty(STDERR_FILENO) == 1 && kind && std::strcmp(kind, "dumb") != 0;
+    shown_ = terminal_ ? Clock::time_point{} : began_;
+}
+
+void Progress::show(std::int64_t done, std::int64_t total) {
+    using namespace std::chrono_literals;
+    if (Clock::now() - shown_ < (terminal_ ? Clock::duration(100ms) : Clock::duration(5s))) return;
+    shown_ = Clock::now();
+    const double share = total > 0 ? std::clamp(static_cast<double>(done) / static_cast<double>(total), 0.0, 1.0) : 0;
+    const double rate = static_cast<double>(done) / std::max(0.001, seconds());
+    std::string text = grouped(done) + " " + unit_ + "  " + grouped(static_cast<std::int64_t>(rate)) + "/s";
+    if (total > 0) {
+        text = std::to_string(static_cast<int>(share * 100)) + " %  " + text;
+        const double left = static_cast<double>(total - done) / std::max(1.0, rate);
+        text += "  " + duration_text(Duration(static_cast<std::int64_t>(left * 1e6))) + " left";
+    }
+    if (terminal_) {
+        constexpr std::size_t width = 30;
+        const auto full = static_cast<std::size_t>(share * width);
+        text = "\r[" + std::string(full, '#') + std::string(width - full, '.') + "] " + text + "\x1b[K";
+    } else {
+        text += "\n";
+    }
+    visible_ = terminal_;
+    std::fputs(text.c_str(), stderr);
+}
+
+void Progress::clear() {
+    if (visible_) std::fputs("\r\x1b[K", stderr);
+    visible_ = false;
+}
+
+double Progress::seconds() const { return std::chrono::duration<double>(Clock::now() - began_).count(); }
+
+}  // namespace sourced::inspector

@@ -3491,6 +3491,37 @@ struct TopologyNode {
     [[nodiscard]] bool operator==(const TopologyNode&) const = default;
 };
 
+namespace detail {
+
+/// Nodes and arrows as drawing programs are told them. Texts may hold anything: what would mean something to the
+/// program is taken from them, control characters become spaces.
+struct Drawing {
+    enum class Look { command, event, automation, readmodel, unknown, refused };
+    struct Node {
+        Look look = Look::command;
+        std::string id{};                  ///< what its name in the text is made of
+        std::string label{};
+        std::vector<std::string> notes{};  ///< lines below the label
+        std::string group{};               ///< the frame it stands in; empty: none
+        bool dashed = false;
+        bool marked = false;               ///< with a thick border
+    };
+    struct Arrow {
+        std::size_t from = 0;  ///< a node's place in `nodes`
+        std::size_t to = 0;
+        std::string label{};
+        bool dashed = false;
+    };
+
+    [[nodiscard]] SOURCED_API std::string mermaid() const;
+    [[nodiscard]] SOURCED_API std::string dot() const;
+
+    std::vector<Node> nodes{};
+    std::vector<Arrow> arrows{};
+};
+
+}  // namespace detail
+
 /// The graph of commands, events, automations and read models of an App, from what its reactors declare. Nothing is
 /// run, and an App in memory will do:
 ///
@@ -3517,6 +3548,8 @@ public:
     [[nodiscard]] SOURCED_API std::string mermaid() const;
     /// The same for Graphviz.
     [[nodiscard]] SOURCED_API std::string dot() const;
+    /// What both of them draw.
+    [[nodiscard]] SOURCED_API detail::Drawing drawing() const;
 
 private:
     std::vector<TopologyNode> nodes_;
@@ -15064,27 +15097,50 @@ bool is_plain(char c) noexcept {
     return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
 }
 
-/// A topology as a drawing program is told: names for nodes that any of them takes, and which arrow is there once.
-class Picture {
+/// Letters and digits as they are, and what means nothing to Mermaid or Markdown.
+std::string mermaid_text(std::string_view text) {
+    return each_character(text, [](std::string& out, char c) {
+        if (is_plain(c) || c == ' ' || c == '.' || c == '_' || c == '-' || c == '/' || c == ':' || c == '?') {
+            out += c;
+        } else {
+            out += '#' + std::to_string(static_cast<int>(c)) + ';';
+        }
+    });
+}
+
+/// A label between quotes, with its lines.
+std::string mermaid_label(std::string_view text, const std::vector<std::string>& notes = {}) {
+    if (text.empty() && notes.empty()) return "\" \"";  // it takes no label for a mistake
+    std::string label = '"' + mermaid_text(text);
+    for (const auto& note : notes) label += "<br/>" + mermaid_text(note);
+    return label + '"';
+}
+
+std::string dot_text(std::string_view text) {
+    return each_character(text, [](std::string& out, char c) {
+        if (c == '&') out += "&amp;";
+        else if (c == '"' || c == '\\') (out += '\\') += c;
+        else out += c;
+    });
+}
+
+std::string dot_label(std::string_view text, const std::vector<std::string>& notes = {}) {
+    std::string label = '"' + dot_text(text);
+    for (const auto& note : notes) label += "\\n" + dot_text(note);
+    return label + '"';
+}
+
+/// What both drawing programs are told of a Drawing: names that any of them takes, and frames.
+class Names {
 public:
-    using Type = TopologyNode::Type;
-    struct Arrow {
-        std::string from;
-        std::string to;
-        bool unknown = false;  // to a question mark
-    };
     struct Cluster {
         std::string name;   // of the cluster itself
         std::string group;  // empty: these stand alone
         std::vector<std::size_t> nodes;
     };
 
-    explicit Picture(const std::vector<TopologyNode>& nodes) {
-        constexpr std::string_view prefixes[] = {"command_", "event_", "automation_", "readmodel_"};
-        for (const auto& node : nodes) {
-            names.push_back(name(prefixes[static_cast<std::size_t>(node.type)], node.id));
-            by_id_.emplace(node.id, names.back());
-        }
+    explicit Names(const std::vector<Drawing::Node>& nodes) {
+        for (const auto& node : nodes) of.push_back(name(std::string(look_name(node.look)) + "_", node.id));
         std::unordered_map<std::string, std::size_t> places;
         for (std::size_t i = 0; i < nodes.size(); ++i) {
             const auto& group = nodes[i].group;
@@ -15094,24 +15150,17 @@ public:
         }
         for (auto& cluster : clusters) {
             // A frame around one node that is called the same says nothing.
-            if (cluster.nodes.size() == 1 && nodes[cluster.nodes.front()].name == cluster.group) cluster.name.clear();
-        }
-        for (std::size_t i = 0; i < nodes.size(); ++i) {
-            for (const auto& id : nodes[i].consumes) arrow(id, nodes[i].id);
-            if (!nodes[i].produces) {
-                const auto mark = name("unknown_", nodes[i].id);
-                unknown.push_back(mark);
-                arrows.push_back({names[i], mark, true});
-            } else {
-                for (const auto& id : *nodes[i].produces) arrow(nodes[i].id, id);
-            }
+            if (cluster.nodes.size() == 1 && nodes[cluster.nodes.front()].label == cluster.group) cluster.name.clear();
         }
     }
 
-    std::vector<std::string> names;  // of the nodes
-    std::vector<std::string> unknown;
+    static std::string_view look_name(Drawing::Look look) {
+        constexpr std::string_view names[] = {"command", "event", "automation", "readmodel", "unknown", "refused"};
+        return names[static_cast<std::size_t>(look)];
+    }
+
+    std::vector<std::string> of;  // the nodes
     std::vector<Cluster> clusters;
-    std::vector<Arrow> arrows;
 
 private:
     std::string name(std::string_view prefix, std::string_view id) {
@@ -15121,37 +15170,9 @@ private:
         for (int number = 2; !used_.insert(result).second; ++number) result = wanted + "_" + std::to_string(number);
         return result;
     }
-    void arrow(const std::string& from, const std::string& to) {
-        const auto start = by_id_.find(from);
-        const auto end = by_id_.find(to);
-        if (start == by_id_.end() || end == by_id_.end()) return;
-        if (drawn_.insert(start->second + " " + end->second).second) arrows.push_back({start->second, end->second});
-    }
 
-    std::unordered_map<std::string, std::string> by_id_;
     std::unordered_set<std::string> used_;
-    std::unordered_set<std::string> drawn_;
 };
-
-/// A label between quotes: letters and digits as they are, and what means nothing to Mermaid or Markdown.
-std::string mermaid_label(std::string_view text) {
-    if (text.empty()) return "\" \"";  // it takes no label for a mistake
-    return '"' + each_character(text, [](std::string& out, char c) {
-               if (is_plain(c) || c == ' ' || c == '.' || c == '_' || c == '-' || c == '/' || c == ':' || c == '?') {
-                   out += c;
-               } else {
-                   out += '#' + std::to_string(static_cast<int>(c)) + ';';
-               }
-           }) + '"';
-}
-
-std::string dot_label(std::string_view text) {
-    return '"' + each_character(text, [](std::string& out, char c) {
-               if (c == '&') out += "&amp;";
-               else if (c == '"' || c == '\\') (out += '\\') += c;
-               else out += c;
-           }) + '"';
-}
 
 std::string json_text(std::string_view text) {
     return encode(each_character(text, [](std::string& out, char c) { out += c; }));
@@ -15232,72 +15253,118 @@ std::string Topology::json() const {
     return json + "\n]\n";
 }
 
-std::string Topology::mermaid() const {
-    using Type = TopologyNode::Type;
-    const detail::Picture picture(nodes_);
+std::string Topology::mermaid() const { return drawing().mermaid(); }
+std::string Topology::dot() const { return drawing().dot(); }
+
+detail::Drawing Topology::drawing() const {
+    using Look = detail::Drawing::Look;
+    detail::Drawing drawing;
+    std::unordered_map<std::string_view, std::size_t> places;
+    for (const auto& node : nodes_) {
+        places.emplace(node.id, drawing.nodes.size());
+        drawing.nodes.push_back({static_cast<Look>(node.type), node.id, node.name, {}, node.group});
+    }
+    std::unordered_set<std::string> drawn;
+    const auto arrow = [&](std::string_view from, std::string_view to) {
+        const auto start = places.find(from);
+        const auto end = places.find(to);
+        if (start == places.end() || end == places.end()) return;
+        const auto name = std::to_string(start->second) + " " + std::to_string(end->second);
+        if (drawn.insert(name).second) drawing.arrows.push_back({start->second, end->second, {}, false});
+    };
+    for (std::size_t i = 0; i < nodes_.size(); ++i) {
+        const auto& node = nodes_[i];
+        for (const auto& id : node.consumes) arrow(id, node.id);
+        for (const auto& id : node.produces.value_or(std::vector<std::string>())) arrow(node.id, id);
+        if (node.produces) continue;
+        drawing.arrows.push_back({i, drawing.nodes.size(), {}, true});
+        drawing.nodes.push_back({Look::unknown, node.id, "?", {}, {}, true});
+    }
+    return drawing;
+}
+
+std::string detail::Drawing::mermaid() const {
+    const Names names(nodes);
     std::string text = "flowchart LR\n";
     const auto draw = [&](std::size_t i, std::string_view indent) {
-        const auto& node = nodes_[i];
-        const auto label = detail::mermaid_label(node.name);
-        text += std::string(indent) + picture.names[i];
-        switch (node.type) {
-            case Type::command: text += "[" + label + "]"; break;
-            case Type::event: text += "(" + label + ")"; break;
-            case Type::automation: text += "{{" + label + "}}"; break;
-            case Type::readmodel: text += "[(" + label + ")]"; break;
+        const auto& node = nodes[i];
+        const auto label = mermaid_label(node.label, node.notes);
+        text += std::string(indent) + names.of[i];
+        switch (node.look) {
+            case Look::command:
+            case Look::unknown: text += "[" + label + "]"; break;
+            case Look::event:
+            case Look::refused: text += "(" + label + ")"; break;
+            case Look::automation: text += "{{" + label + "}}"; break;
+            case Look::readmodel: text += "[(" + label + ")]"; break;
         }
-        text += ":::" + std::string(detail::type_name(node.type)) + "\n";
+        text += ":::" + std::string(Names::look_name(node.look)) + "\n";
     };
-    for (const auto& cluster : picture.clusters) {
+    for (const auto& cluster : names.clusters) {
         const bool framed = !cluster.name.empty();
-        if (framed) text += "    subgraph " + cluster.name + "[" + detail::mermaid_label(cluster.group) + "]\n";
+        if (framed) text += "    subgraph " + cluster.name + "[" + mermaid_label(cluster.group) + "]\n";
         for (const auto i : cluster.nodes) draw(i, framed ? "        " : "    ");
         if (framed) text += "    end\n";
     }
-    for (const auto& mark : picture.unknown) text += "    " + mark + "[\"?\"]:::unknown\n";
-    for (const auto& [from, to, unknown] : picture.arrows) {
-        text += "    " + from + (unknown ? " -.-> " : " --> ") + to + "\n";
+    for (const auto& [from, to, label, dashed] : arrows) {
+        text += "    " + names.of[from] + (dashed ? " -.->" : " -->");
+        text += (label.empty() ? " " : "|" + mermaid_label(label) + "| ") + names.of[to] + "\n";
+    }
+    for (std::size_t i = 0; i < nodes.size(); ++i) {
+        if (nodes[i].marked) text += "    style " + names.of[i] + " stroke-width:4px\n";
+        if (nodes[i].dashed && nodes[i].look != Look::unknown) {
+            text += "    style " + names.of[i] + " stroke-dasharray:4\n";
+        }
     }
     return text +
            "    classDef command fill:#a5d8ff,stroke:#1971c2,color:#000\n"
            "    classDef event fill:#ffd8a8,stroke:#e8590c,color:#000\n"
            "    classDef automation fill:#e5dbff,stroke:#7048e8,color:#000\n"
            "    classDef readmodel fill:#b2f2bb,stroke:#2f9e44,color:#000\n"
-           "    classDef unknown fill:#fff,stroke:#868e96,color:#000,stroke-dasharray:4\n";
+           "    classDef unknown fill:#fff,stroke:#868e96,color:#000,stroke-dasharray:4\n" +
+           (std::any_of(nodes.begin(), nodes.end(), [](const auto& node) { return node.look == Look::refused; })
+                ? "    classDef refused fill:#ffc9c9,stroke:#c92a2a,color:#000\n"
+                : "");
 }
 
-std::string Topology::dot() const {
-    using Type = TopologyNode::Type;
-    const detail::Picture picture(nodes_);
+std::string detail::Drawing::dot() const {
+    const Names names(nodes);
     std::string text =
         "digraph sourced {\n"
         "    rankdir=LR;\n"
         "    node [fontname=\"sans-serif\", style=filled, color=\"#495057\"];\n";
     const auto draw = [&](std::size_t i, std::string_view indent) {
-        const auto& node = nodes_[i];
-        text += std::string(indent) + picture.names[i] + " [label=" + detail::dot_label(node.name);
-        switch (node.type) {
-            case Type::command: text += ", shape=box, fillcolor=\"#a5d8ff\""; break;
-            case Type::event: text += ", shape=box, style=\"rounded,filled\", fillcolor=\"#ffd8a8\""; break;
-            case Type::automation: text += ", shape=hexagon, fillcolor=\"#e5dbff\""; break;
-            case Type::readmodel: text += ", shape=cylinder, fillcolor=\"#b2f2bb\""; break;
+        const auto& node = nodes[i];
+        const bool dashed = node.dashed && node.look != Look::unknown;
+        text += std::string(indent) + names.of[i] + " [label=" + dot_label(node.label, node.notes);
+        const std::string rounded = std::string(", shape=box, style=\"rounded,filled") + (dashed ? ",dashed\"" : "\"");
+        switch (node.look) {
+            case Look::command: text += ", shape=box, fillcolor=\"#a5d8ff\""; break;
+            case Look::event: text += rounded + ", fillcolor=\"#ffd8a8\""; break;
+            case Look::refused: text += rounded + ", fillcolor=\"#ffc9c9\""; break;
+            case Look::automation: text += ", shape=hexagon, fillcolor=\"#e5dbff\""; break;
+            case Look::readmodel: text += ", shape=cylinder, fillcolor=\"#b2f2bb\""; break;
+            case Look::unknown: text += ", shape=box, style=dashed"; break;
         }
+        if (dashed && node.look == Look::command) text += ", style=\"filled,dashed\"";
+        if (node.marked) text += ", penwidth=3";
         text += "];\n";
     };
-    for (const auto& cluster : picture.clusters) {
+    for (const auto& cluster : names.clusters) {
         const bool framed = !cluster.name.empty();
         if (framed) {
-            text += "    subgraph cluster_" + cluster.name + " {\n        label=" + detail::dot_label(cluster.group) +
+            text += "    subgraph cluster_" + cluster.name + " {\n        label=" + dot_label(cluster.group) +
                     ";\n        fontname=\"sans-serif\";\n";
         }
         for (const auto i : cluster.nodes) draw(i, framed ? "        " : "    ");
         if (framed) text += "    }\n";
     }
-    for (const auto& mark : picture.unknown) {
-        text += "    " + mark + " [label=\"?\", shape=box, style=dashed];\n";
-    }
-    for (const auto& [from, to, unknown] : picture.arrows) {
-        text += "    " + from + " -> " + to + (unknown ? " [style=dashed];\n" : ";\n");
+    for (const auto& [from, to, label, dashed] : arrows) {
+        text += "    " + names.of[from] + " -> " + names.of[to];
+        std::string attributes;
+        if (!label.empty()) attributes = "label=" + dot_label(label) + ", fontname=\"sans-serif\", fontsize=10";
+        if (dashed) attributes += attributes.empty() ? "style=dashed" : ", style=dashed";
+        text += attributes.empty() ? ";\n" : " [" + attributes + "];\n";
     }
     return text + "}\n";
 }

@@ -357,6 +357,37 @@ TEST_CASE("topology: names that differ only in their signs stay apart in a pictu
 
 // ---- Markdown ----------------------------------------------------------------------------------
 
+TEST_CASE("drawing: what it is told beyond a topology reaches both programs, and no text of it does harm") {
+    using Look = sourced::detail::Drawing::Look;
+    sourced::detail::Drawing drawing;
+    drawing.nodes = {{Look::command, "1", "a<script>", {"2 \"x\"\n"}, {}, true, false},
+                     {Look::event, "2", "b", {}, {}, true, true},
+                     {Look::refused, "3", "c", {}, {}, false, true}};
+    drawing.arrows = {{0, 1, "+1 \\ms]", false}, {0, 2, {}, true}};
+    CHECK(drawing.mermaid().starts_with("flowchart LR\n"
+                                        "    command_1[\"a#60;script#62;<br/>2 #34;x#34; \"]:::command\n"
+                                        "    event_2(\"b\"):::event\n"
+                                        "    refused_3(\"c\"):::refused\n"
+                                        "    command_1 -->|\"#43;1 #92;ms#93;\"| event_2\n"
+                                        "    command_1 -.-> refused_3\n"
+                                        "    style command_1 stroke-dasharray:4\n"
+                                        "    style event_2 stroke-width:4px\n"
+                                        "    style event_2 stroke-dasharray:4\n"
+                                        "    style refused_3 stroke-width:4px\n"));
+    CHECK(drawing.mermaid().ends_with("    classDef refused fill:#ffc9c9,stroke:#c92a2a,color:#000\n"));
+    CHECK(drawing.dot() ==
+          "digraph sourced {\n"
+          "    rankdir=LR;\n"
+          "    node [fontname=\"sans-serif\", style=filled, color=\"#495057\"];\n"
+          "    command_1 [label=\"a<script>\\n2 \\\"x\\\" \", shape=box, fillcolor=\"#a5d8ff\", "
+          "style=\"filled,dashed\"];\n"
+          "    event_2 [label=\"b\", shape=box, style=\"rounded,filled,dashed\", fillcolor=\"#ffd8a8\", penwidth=3];\n"
+          "    refused_3 [label=\"c\", shape=box, style=\"rounded,filled\", fillcolor=\"#ffc9c9\", penwidth=3];\n"
+          "    command_1 -> event_2 [label=\"+1 \\\\ms]\", fontname=\"sans-serif\", fontsize=10];\n"
+          "    command_1 -> refused_3 [style=dashed];\n"
+          "}\n");
+}
+
 TEST_CASE("update_markdown: only what stands between the markers is replaced") {
     const support::TemporaryDirectory directory;
     const auto path = directory.file("README.md");

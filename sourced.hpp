@@ -5168,6 +5168,16 @@ struct Access {
     [[nodiscard]] static Definition& definition(Reactor& reactor) noexcept { return reactor.definition_; }
     [[nodiscard]] static Engine& engine(App& app) noexcept { return *app.engine_; }
     static void add(App& app, std::unique_ptr<Reactor> reactor) { app.do_add(std::move(reactor)); }
+    [[nodiscard]] SOURCED_API static const Options& options(const App& app) noexcept;
+
+    /// Puts an App in memory, to which nothing was sent, on the file that `options` name: its reactors, the very
+    /// objects, are added to an engine with these options in the order in which they were added before, and what it
+    /// sends again and again is declared there. `only`: the others stay alive and their types known, but have no part
+    /// in it; none named: all. References to the App and its reactors stay good; what else was made of it (its store,
+    /// drafts, units, subscriptions, followers) must not be used any more. Throws Error when the App is on a file
+    /// already, has sent something, works, or is what calls; NotRegistered for a name that was not added; and what
+    /// opening the file and adding throw. The App is as before then, though groups may have been stored in the file.
+    SOURCED_API static void move_to(App& app, Options options, const std::vector<std::string>& only = {});
 };
 
 template <class R, class... Arguments>
@@ -11623,30 +11633,43 @@ public:
 
     // ---- groups
 
-    void add(std::unique_ptr<Reactor> reactor) {
-        const Definition& definition = reactor->definition();
-        if (running_) throw Error("add '" + definition.name + "': workers are running; stop() first");
-        if (definition.name.empty()) throw Invalid("add: the reactor has no name");
-        for (const auto& other : members_) {
-            if (other->definition->name == definition.name) {
-                throw Error("add '" + definition.name + "': there is a reactor of this name already");
-            }
+    void add(std::unique_ptr<Reactor> reactor) { add(*reactor).reactor = std::move(reactor); }
+
+    /// Throws Error when its reactors cannot go to another engine; see Access::move_to.
+    void check_movable(const std::string& path) const {
+        const std::string tried = "move the App to '" + path + "': ";
+        if (!options_.path.empty()) throw Error(tried + "it is on '" + options_.path + "' already");
+        if (is_inside()) throw Error(tried + "called from a handler or callback of it");
+        if (running_) throw Error(tried + "workers are running; stop() first");
+        const std::size_t recurring = store_->recurring().size();
+        if (store_->head() > 0 || store_->scheduled(recurring + 1).size() > recurring) {
+            throw Error(tried + "something was sent to it in memory, and would be lost");
         }
-        auto& own = Access::definition(*reactor);
-        own.clock = options_.clock;
-        own.new_id = [this] { return ids_.next(options_.clock()); };
-        OptionsCheck check;
-        const std::size_t batch_size = definition.options.batch_size.value_or(options_.batch_size);
-        check.within<std::size_t>("batch_size", batch_size, 1, std::numeric_limits<std::size_t>::max());
-        check.refuse("add '" + definition.name + "'");
-        for (const auto& register_type : definition.registrations) register_type(registry_);
-        if (definition.on_install) store_->transaction(definition.on_install);
-        const auto types = definition.handled();
-        const auto group = store_->register_group({definition.name, types, definition.options.start_from});
-        auto member = make_member(definition, group.id);
-        member->reactor = std::move(reactor);
-        for (const auto& type : types) by_type_[type].push_back(member.get());
-        members_.push_back(std::move(member));
+    }
+
+    /// Takes the reactors of another engine over, all or none of them.
+    void take_over(Engine& other, const std::vector<std::string>& only) {
+        aside_.reserve(other.members_.size());
+        try {
+            for (const auto& member : other.members_) {
+                const auto& name = member->definition->name;
+                const bool wanted = only.empty() || std::find(only.begin(), only.end(), name) != only.end();
+                if (wanted) (void)add(*member->reactor);
+                else equip(*member->reactor);
+            }
+            for (auto& each : other.store_->recurring()) {
+                complete(each.message, std::string(each.message.stream));
+                store_->recur(each);
+            }
+        } catch (...) {
+            for (const auto& member : other.members_) other.equip(*member->reactor);
+            throw;
+        }
+        for (auto& member : other.members_) {
+            Member* mine = find_member(member->definition->name);
+            if (mine) mine->reactor = std::move(member->reactor);
+            else aside_.push_back(std::move(member->reactor));
+        }
     }
 
     std::unique_ptr<Member> make_member(const Definition& definition, std::int64_t id) const {
@@ -12314,6 +12337,40 @@ public:
     }
 
 private:
+    // ---- groups
+
+    /// Gives a reactor what its handlers may need of the App, and learns its types.
+    void equip(Reactor& reactor) {
+        auto& definition = Access::definition(reactor);
+        definition.clock = options_.clock;
+        definition.new_id = [this] { return ids_.next(options_.clock()); };
+        for (const auto& register_type : definition.registrations) register_type(registry_);
+    }
+
+    Member& add(Reactor& reactor) {
+        const Definition& definition = reactor.definition();
+        if (running_) throw Error("add '" + definition.name + "': workers are running; stop() first");
+        if (definition.name.empty()) throw Invalid("add: the reactor has no name");
+        for (const auto& other : members_) {
+            if (other->definition->name == definition.name) {
+                throw Error("add '" + definition.name + "': there is a reactor of this name already");
+            }
+        }
+        OptionsCheck check;
+        const std::size_t batch_size = definition.options.batch_size.value_or(options_.batch_size);
+        check.within<std::size_t>("batch_size", batch_size, 1, std::numeric_limits<std::size_t>::max());
+        check.refuse("add '" + definition.name + "'");
+        equip(reactor);
+        if (definition.on_install) store_->transaction(definition.on_install);
+        const auto types = definition.handled();
+        const auto group = store_->register_group({definition.name, types, definition.options.start_from});
+        auto member = make_member(definition, group.id);
+        for (const auto& type : types) by_type_[type].push_back(member.get());
+        return *members_.emplace_back(std::move(member));
+    }
+
+    // ---- what stands in the way
+
     /// Something older has to be handled first.
     struct StandsOpen : std::exception {
         StandsOpen(Member& a_member, std::string_view a_stream) : member(&a_member), stream(a_stream) {}
@@ -14573,6 +14630,7 @@ private:
     Memory memory_;
     Registry registry_;
     std::vector<std::unique_ptr<Member>> members_;
+    std::vector<std::unique_ptr<Reactor>> aside_;  // whose types are known, and no more
     std::unordered_map<std::string, std::vector<Member*>> by_type_;
     std::unordered_set<std::string> rebuilt_;  // groups that are being built anew; guarded by mutex_
     std::atomic<std::uint64_t> foreign_{1};  // commits of other processes that were seen
@@ -14859,6 +14917,15 @@ Store& App::store() { return engine_->store(); }
 const Registry& App::registry() const { return engine_->registry(); }
 
 void App::do_add(std::unique_ptr<Reactor> reactor) { engine_->add(std::move(reactor)); }
+const Options& detail::Access::options(const App& app) noexcept { return app.engine_->options(); }
+void detail::Access::move_to(App& app, Options options, const std::vector<std::string>& only) {
+    if (options.path.empty()) throw Invalid("move the App to a file: the options name none");
+    app.engine_->check_movable(options.path);
+    for (const auto& name : only) (void)app.engine_->find(name);
+    auto engine = std::make_unique<Engine>(std::move(options));
+    engine->take_over(*app.engine_, only);
+    app.engine_ = std::move(engine);
+}
 Message App::do_dispatch(std::string_view stream, Message message) {
     return engine_->dispatch(stream, std::move(message));
 }

@@ -6,6 +6,7 @@
 #include <sqlite3.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <map>
 #include <string>
 #include <vector>
@@ -1286,4 +1287,107 @@ TEST_CASE("run_until_idle: a handler that calls it is told so, instead of waitin
     app.run_until_idle();
     CHECK(app.stats().group("calling").error_text ==
           "run_until_idle: called from a handler; it is what calls the handler");
+}
+
+// ---- an App in memory that is put on a file ----------------------------------------
+
+/// Cannot be installed while `broken`.
+struct Picky : sourced::EventSourcedProjector<int> {
+    explicit Picky(const bool& broken) : EventSourcedProjector("picky") {
+        on_install([&broken](Transaction& db) {
+            if (broken) throw Trouble("no room");
+            db.execute("create table if not exists picky (id text primary key)");
+        });
+        event([](int& count, const Noted&) { ++count; });
+        sync([](int) {});
+    }
+};
+
+TEST_CASE("Moving: an App in memory works on with the same reactors on a file, and with new options") {
+    const support::TemporaryDirectory directory;
+    Clock clock;
+    App app({.seed = 7});
+    auto& counting = app.add<Counting>();
+    auto& notes = app.add<Notes>();
+    app.every("tidy", 24h, "list-1", Message(Ignore{}));
+    sourced::Options options = sourced::detail::Access::options(app);
+    options.path = directory.file();
+    options.clock = clock;
+    sourced::detail::Access::move_to(app, options);
+    CHECK(sourced::detail::Access::options(app).path == directory.file());
+    CHECK(sourced::detail::Access::options(app).seed == 7);
+    CHECK(app.recurring().at(0).name == "tidy");
+    CHECK(counting.definition().clock() == clock.now());
+
+    app.dispatch("list-1", Add{"milk"});
+    app.run_until_idle();
+    CHECK(app.load<Counting>("list-1").state.names == std::vector<std::string>{"milk"});
+    CHECK(app.history("notes").at(0).recorded_at == clock.now());
+    CHECK(notes.name() == "notes");
+    CHECK(App({.path = directory.file()}).stats().group("counting").types.size() == 5);
+}
+
+TEST_CASE("Moving: only some of the reactors take part, the others are left out of the file, their types known") {
+    const support::TemporaryDirectory directory;
+    App app;
+    auto& list = app.add<List>();
+    app.add<Notes>();
+    sourced::detail::Access::move_to(app, {.path = directory.file()}, {"notes"});
+    CHECK(app.stats().groups.size() == 1);
+    CHECK(app.registry().find("list.add"));
+    CHECK(list.name() == "list");
+    app.dispatch("list-1", Add{"milk"});
+    app.dispatch("notes", Note{3});
+    CHECK(app.run_until_idle() == 1);
+    CHECK(support::error_of<sourced::NotRegistered>([&] { (void)app.load<List>("list-1"); }) != "");
+}
+
+TEST_CASE("Moving: what cannot be moved is refused with a sentence, and the App is as before") {
+    const support::TemporaryDirectory directory;
+    const auto tried = [&](App& app, const std::string& path, const std::vector<std::string>& only = {}) {
+        return support::error_of([&] { sourced::detail::Access::move_to(app, {.path = path}, only); });
+    };
+    const std::string what = "move the App to '" + directory.file() + "': ";
+    bool broken = false;
+    Clock clock;
+    App app({.clock = clock});
+    auto& list = app.add<List>();
+    app.add<Picky>(broken);
+    broken = true;
+    CHECK(tried(app, directory.file()) == "no room");
+    CHECK(tried(app, "") == "move the App to a file: the options name none");
+    CHECK(tried(app, directory.file(), {"lists"}) == "no reactor 'lists' was added to this App");
+    CHECK(tried(app, directory.path() + "/none/store.db").find("store.db") != std::string::npos);
+    CHECK(list.definition().clock() == clock.now());
+    app.start(1);
+    CHECK(tried(app, directory.file()) == what + "workers are running; stop() first");
+    app.stop();
+    app.dispatch("list-1", Add{"milk"});
+    CHECK(app.run_until_idle() == 1);
+    CHECK(app.load<List>("list-1").state.names.size() == 1);
+    broken = false;
+    CHECK(tried(app, directory.file()) == what + "something was sent to it in memory, and would be lost");
+
+    App later;
+    later.add<List>();
+    later.schedule("list-1", Add{"milk"}, 1h);
+    CHECK(tried(later, directory.file()) == what + "something was sent to it in memory, and would be lost");
+    App there({.path = directory.file()});
+    CHECK(tried(there, directory.file("other.db")) ==
+          "move the App to '" + directory.file("other.db") + "': it is on '" + directory.file() + "' already");
+
+    struct Moving : sourced::Handler {
+        Moving(App& app, std::string& said) : Handler("moving") {
+            on([&](const Noted&) {
+                said = support::error_of([&] { sourced::detail::Access::move_to(app, {.path = "elsewhere.db"}); });
+            });
+        }
+    };
+    App inside;
+    std::string said;
+    inside.add<Moving>(inside, said);
+    inside.store().append("notes", {Noted{1}});
+    inside.run_until_idle();
+    CHECK(!std::filesystem::exists("elsewhere.db"));
+    CHECK(said == "move the App to 'elsewhere.db': called from a handler or callback of it");
 }

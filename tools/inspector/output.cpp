@@ -68,6 +68,26 @@ std::string safe_json(std::string_view json) {
     return safe;
 }
 
+/// How many characters have to be put in, taken out, changed, or swapped with their neighbour.
+std::size_t edits(std::string_view from, std::string_view to) {
+    std::vector<std::size_t> before_last(to.size() + 1);
+    std::vector<std::size_t> last(to.size() + 1);
+    std::vector<std::size_t> row(to.size() + 1);
+    for (std::size_t j = 0; j <= to.size(); ++j) row[j] = j;
+    for (std::size_t i = 1; i <= from.size(); ++i) {
+        before_last.swap(last);
+        last.swap(row);
+        row[0] = i;
+        for (std::size_t j = 1; j <= to.size(); ++j) {
+            const bool same = from[i - 1] == to[j - 1];
+            row[j] = std::min({last[j] + 1, row[j - 1] + 1, last[j - 1] + (same ? 0 : 1)});
+            const bool swapped = i > 1 && j > 1 && from[i - 1] == to[j - 2] && from[i - 2] == to[j - 1];
+            if (swapped) row[j] = std::min(row[j], before_last[j - 2] + 1);
+        }
+    }
+    return row[to.size()];
+}
+
 std::string one_decimal(double value, const char* unit) {
     std::array<char, 64> text{};
     std::snprintf(text.data(), text.size(), value < 9.95 ? "%.1f %s" : "%.0f %s", value, unit);
@@ -130,6 +150,24 @@ std::string shortened(const std::string& text, std::size_t columns) {
         at += bytes;
     }
     return cut + "…";
+}
+
+std::string closest(std::string_view text, const std::vector<std::string>& candidates) {
+    std::size_t least = std::min<std::size_t>(3, 1 + text.size() / 4) + 1;  // a short word has many neighbours
+    std::string found;
+    for (const auto& candidate : candidates) {
+        std::size_t distance = edits(text, candidate);
+        if (text.size() >= 3 && candidate.starts_with(text)) distance = std::min<std::size_t>(distance, 1);
+        if (distance >= least) continue;
+        least = distance;
+        found = candidate;
+    }
+    return found;
+}
+
+std::string did_you_mean(std::string_view text, const std::vector<std::string>& candidates) {
+    const std::string found = closest(text, candidates);
+    return found.empty() ? found : ". Did you mean '" + found + "'?";
 }
 
 std::string grouped(std::int64_t number) {

@@ -25,6 +25,11 @@ namespace sourced::inspector {
 /// At most so many columns, the last of them an ellipsis when something was cut.
 [[nodiscard]] std::string shortened(const std::string& text, std::size_t columns);
 
+/// The candidate that is most like a misspelt text; empty when none is near enough.
+[[nodiscard]] std::string closest(std::string_view text, const std::vector<std::string>& candidates);
+/// The same as the end of an error's text: ". Did you mean 'stats'?", or empty.
+[[nodiscard]] std::string did_you_mean(std::string_view text, const std::vector<std::string>& candidates);
+
 /// 541909 as "541,909".
 [[nodiscard]] std::string grouped(std::int64_t number);
 /// 395313152 as "395 MB".

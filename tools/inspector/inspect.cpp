@@ -1,5 +1,6 @@
 // The command line: what all commands share, which there are, and how they end.
 #include "inspector.hpp"
+#include "times.hpp"
 
 #include <unistd.h>
 
@@ -7,6 +8,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <iostream>
+#include <sstream>
 
 namespace sourced::inspector {
 namespace {
@@ -81,7 +83,9 @@ private:
 };
 
 Exit report(Exit status, const std::string& text) {
-    std::cerr << "sourced: " << printable(text) << '\n';
+    std::cerr << "sourced: ";
+    std::istringstream lines(text);
+    for (std::string line; std::getline(lines, line);) std::cerr << printable(line) << '\n';
     return status;
 }
 
@@ -100,6 +104,9 @@ Exit run(App* app, int argc, char** argv) {
     } catch (const Failed& failed) {
         context.out().flush();
         return report(failed.status, failed.what());
+    } catch (const BadArgument& error) {
+        context.out().flush();
+        return report(Exit::usage, error.what());
     } catch (const std::exception& error) {
         context.out().flush();
         return report(Exit::failure, error.what());

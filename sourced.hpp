@@ -707,6 +707,7 @@ struct LogRange {
     std::string stream{};
     std::size_t limit = std::numeric_limits<std::size_t>::max();
     bool backwards = false;
+    Id correlation{};  ///< only the first message of this id and what follows from it; found without reading others
 };
 
 /// Takes one message after the other; `false` ends the reading. The message is
@@ -2283,6 +2284,24 @@ struct Skipped {
     std::string reason;
 };
 
+/// How often messages of one type were the cause of messages of another.
+struct Causation {
+    std::string cause;  ///< a type; empty: nothing in the log
+    Kind cause_kind = Kind::event;
+    std::string effect;
+    Kind effect_kind = Kind::event;
+    std::int64_t here = 0;       ///< where cause and effect stand in the same stream; without a cause, all
+    std::int64_t elsewhere = 0;  ///< where they do not
+
+    [[nodiscard]] bool operator==(const Causation&) const = default;
+};
+/// What followed from what in a part of the log.
+struct Causations {
+    std::vector<Causation> pairs{};  ///< in the order in which they first came
+    std::int64_t messages = 0;       ///< so many were looked at, the newest
+    bool whole = true;               ///< these are all that the log has
+};
+
 /// Whether a group has come as far as somebody waits for.
 struct Standing {
     bool reached = false;  ///< nothing is open up to there
@@ -2439,6 +2458,14 @@ public:
     [[nodiscard]] virtual std::optional<Message> find(const Id& id) = 0;
     /// All messages with the same correlation as the message `id`, in log order.
     [[nodiscard]] virtual Messages correlated(const Id& id) = 0;
+    /// The ids in the log that begin with these hexadecimal digits, ascending; hyphens count for nothing. Throws
+    /// Invalid for anything else. Found without reading others.
+    [[nodiscard]] virtual std::vector<Id> ids(std::string_view prefix, std::size_t limit = 10) = 0;
+    /// Which types of messages followed from which, among the newest `limit` messages. About a microsecond or two for
+    /// each of them; `progress` is told now and then, and ends it by `false`: then with what was found so far.
+    [[nodiscard]] virtual Causations causations(
+        std::size_t limit = std::numeric_limits<std::size_t>::max(),
+        const std::function<bool(const Progress&)>& progress = {}) = 0;
     /// The streams changed last, newest first. A negative limit is Invalid.
     [[nodiscard]] virtual std::vector<StreamInfo> recent_streams(std::int64_t limit = 10) = 0;
     /// A stream's last seq; 0 when it has no message.

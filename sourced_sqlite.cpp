@@ -3160,22 +3160,62 @@ public:
         }
         Message message;
         std::size_t left = range.limit;
-        Statement& all = range.backwards ? log_backwards_ : log_;
-        Statement& one = range.backwards ? stream_log_backwards_ : stream_log_;
-        auto row = stream != 0 ? one(range.from, range.to, stream) : all(range.from, range.to);
-        while (left > 0 && row.next()) {
-            if (!types.empty() && !types.contains(row.integer(2))) continue;
+        // True: one more.
+        const auto take = [&](const Cursor& row) {
+            if (left == 0) return false;
+            if (!types.empty() && !types.contains(row.integer(2))) return true;
+            if (stream != 0 && row.integer(12) != stream) return true;
             fill(message, row);
             message.stream = stream_name(row.integer(12));
             --left;
-            if (!visit(message)) return;
-        }
+            return visit(message) && left > 0;
+        };
+        if (!range.correlation.is_nil()) return follow(range, take);
+        Statement& all = range.backwards ? log_backwards_ : log_;
+        Statement& one = range.backwards ? stream_log_backwards_ : stream_log_;
+        auto row = stream != 0 ? one(range.from, range.to, stream) : all(range.from, range.to);
+        while (left > 0 && row.next() && take(row)) {}
     }
 
     [[nodiscard]] std::optional<Message> find(const Id& id) {
         auto row = by_id_(id);
         if (!row.next()) return std::nullopt;
         return whole(row);
+    }
+
+    [[nodiscard]] std::vector<Id> ids(const Id& first, const Id& last, std::size_t count) {
+        std::vector<Id> found;
+        auto row = ids_(first, last, limit(count));
+        while (row.next()) found.push_back(id_of(row, 0));
+        return found;
+    }
+
+    [[nodiscard]] Causations causations(std::size_t most, const std::function<bool(const Progress&)>& tell) {
+        const std::int64_t last = head();
+        const std::int64_t total = std::cmp_less(most, last) ? static_cast<std::int64_t>(most) : last;
+        Causations result;
+        result.whole = total == last;
+        std::map<std::pair<std::int64_t, std::int64_t>, std::size_t> places;  // by types; 0: no cause
+        auto row = caused_(last - total + 1, last);
+        while (row.next()) {
+            const std::int64_t cause = row.integer(2);
+            const auto [place, fresh] = places.emplace(std::pair(cause, row.integer(0)), result.pairs.size());
+            if (fresh) {
+                Causation pair;
+                pair.effect = type_of(row.integer(0)).name;
+                pair.effect_kind = type_of(row.integer(0)).kind;
+                if (cause != 0) pair.cause = type_of(cause).name;
+                if (cause != 0) pair.cause_kind = type_of(cause).kind;
+                result.pairs.push_back(std::move(pair));
+            }
+            auto& pair = result.pairs[place->second];
+            (cause == 0 || row.integer(1) == row.integer(3) ? pair.here : pair.elsewhere) += 1;
+            if (++result.messages % 4096 == 0 && tell && !tell({result.messages, total})) {
+                result.whole = false;
+                break;
+            }
+        }
+        return result;
     }
 
     [[nodiscard]] Messages correlated(const Id& id) {
@@ -3411,6 +3451,27 @@ private:
 
     std::vector<Row> do_query(std::string_view sql, const std::vector<Value>& arguments) override {
         return connection_.read(sql, arguments);
+    }
+
+    /// A correlation in log order: what it began with has none in its row.
+    void follow(const LogRange& range, const std::function<bool(const Cursor&)>& take) {
+        std::int64_t root = 0;  // where it stands, until it was taken
+        {
+            auto row = by_id_(range.correlation);
+            if (row.next() && row.integer(0) >= range.from && row.integer(0) <= range.to) root = row.integer(0);
+        }
+        const auto take_root = [&] {
+            root = 0;
+            auto row = by_id_(range.correlation);
+            return row.next() && take(row);
+        };
+        auto row = (range.backwards ? followers_backwards_ : followers_)(range.from, range.to, range.correlation);
+        while (row.next()) {
+            const bool passed = range.backwards ? row.integer(0) < root : row.integer(0) > root;
+            if (root != 0 && passed && !take_root()) return;
+            if (!take(row)) return;
+        }
+        if (root != 0) take_root();
     }
 
     static std::int64_t limit(std::size_t count) {
@@ -3724,6 +3785,16 @@ private:
     Statement stream_log_backwards_{bank_, SOURCED_PRIVATE_SELECT_MESSAGES
                                     "WHERE m.stream = ?3 AND m.position BETWEEN ?1 AND ?2 ORDER BY m.seq DESC"};
     Statement by_id_{bank_, SOURCED_PRIVATE_SELECT_MESSAGES "WHERE m.id = ?"};
+    Statement ids_{bank_, "SELECT id FROM sourced_messages WHERE id BETWEEN ? AND ? ORDER BY id LIMIT ?"};
+    Statement followers_{bank_, SOURCED_PRIVATE_SELECT_MESSAGES
+                         "WHERE m.correlation = ?3 AND m.position BETWEEN ?1 AND ?2 ORDER BY m.position"};
+    Statement followers_backwards_{bank_,
+                                   SOURCED_PRIVATE_SELECT_MESSAGES "WHERE m.correlation = ?3 "
+                                   "AND m.position BETWEEN ?1 AND ?2 ORDER BY m.position DESC"};
+    Statement caused_{bank_,
+                      "SELECT m.type, m.stream, c.type, c.stream FROM sourced_messages m "
+                      "LEFT JOIN sourced_messages c ON c.id = m.causation "
+                      "WHERE m.position BETWEEN ? AND ? ORDER BY m.position"};
     Statement by_correlation_{
         bank_, SOURCED_PRIVATE_SELECT_MESSAGES "WHERE m.correlation = ?1 OR m.id = ?1 ORDER BY m.position"};
     Statement recent_{bank_,
@@ -4018,6 +4089,28 @@ public:
         Messages messages;
         reading("read a correlation", [&](Reading& reading) { messages = reading.correlated(id); });
         return messages;
+    }
+    std::vector<Id> ids(std::string_view prefix, std::size_t limit) override {
+        std::string digits;
+        std::copy_if(prefix.begin(), prefix.end(), std::back_inserter(digits), [](char c) { return c != '-'; });
+        const bool hexadecimal = digits.find_first_not_of("0123456789abcdefABCDEF") == std::string::npos;
+        if (digits.empty() || digits.size() > 32 || !hexadecimal) {
+            throw Invalid("find ids: expected 1 to 32 hexadecimal digits, got '" + std::string(prefix) + "'");
+        }
+        const auto filled = [&digits](char rest) {
+            std::string text = digits + std::string(32 - digits.size(), rest);
+            for (const std::size_t at : {20u, 16u, 12u, 8u}) text.insert(at, 1, '-');
+            return Id::parse(text);
+        };
+        std::vector<Id> found;
+        reading("find ids", [&](Reading& reading) { found = reading.ids(filled('0'), filled('f'), limit); });
+        return found;
+    }
+    Causations causations(std::size_t limit, const std::function<bool(const Progress&)>& progress) override {
+        Causations found;
+        reading("read what followed from what",
+                [&](Reading& reading) { found = reading.causations(limit, progress); });
+        return found;
     }
     std::vector<StreamInfo> recent_streams(std::int64_t limit) override {
         if (limit < 0) throw Invalid("recent_streams: limit must be a positive integer, got " + std::to_string(limit));

@@ -366,6 +366,94 @@ TEST_CASE_TEMPLATE("Store: messages come back as they were appended, in order", 
         CHECK(store->correlated(two.id)[2].stream == "s3");
         CHECK(store->correlated(id(1)).empty());
     }
+    SUBCASE("a correlation is a part of the log like others; what it began with need not be there") {
+        const Message root = command("a");
+        const Message one = follow(root, message("b"));
+        const Message two = follow(one, message("c"));
+        Message before = follow(root, message("d"));
+        store->append("s1", {before});  // known before what it follows from
+        store->append("s1", {root});
+        store->append("s2", {one});
+        store->append("s1", {message("other")});
+        store->append("s2", {two});
+        const auto part = [&](LogRange range) {
+            range.correlation = root.id;
+            return positions(store->log(range));
+        };
+        CHECK(part({}) == Numbers{1, 2, 3, 5});
+        CHECK(part({.backwards = true}) == Numbers{5, 3, 2, 1});
+        CHECK(part({.limit = 2}) == Numbers{1, 2});
+        CHECK(part({.limit = 3, .backwards = true}) == Numbers{5, 3, 2});
+        CHECK(part({.limit = 0}).empty());
+        CHECK(part({.from = 2, .to = 3}) == Numbers{2, 3});
+        CHECK(part({.from = 3}) == Numbers{3, 5});
+        CHECK(part({.types = {"b", "a"}}) == Numbers{2, 3});
+        CHECK(part({.stream = "s1"}) == Numbers{1, 2});
+        CHECK(part({.stream = "s2", .limit = 1, .backwards = true}) == Numbers{5});
+
+        Message astray = message("e");
+        astray.correlation = id(7);
+        store->append("s3", {astray});
+        LogRange range;
+        range.correlation = id(7);
+        CHECK(positions(store->log(range)) == Numbers{6});
+        range.correlation = id(8);
+        CHECK(store->log(range).empty());
+    }
+    SUBCASE("ids are found by how they begin") {
+        const auto add = [&](const char* text) {
+            Message added = message("a");
+            added.id = added.causation = added.correlation = Id::parse(text);
+            store->append("s", {added});
+            return added.id;
+        };
+        const Id second = add("01890a5d-ac96-774b-bcce-b302099a8057");
+        const Id first = add("01890a5d-ac96-774b-bcce-000000000000");
+        const Id third = add("01890a5e-0000-7000-8000-000000000000");
+        CHECK(store->ids("01890a5d") == std::vector<Id>{first, second});
+        CHECK(store->ids("01890a5d-AC96-774b-bcce-b") == std::vector<Id>{second});
+        CHECK(store->ids("0189") == std::vector<Id>{first, second, third});
+        CHECK(store->ids("0189", 2) == std::vector<Id>{first, second});
+        CHECK(store->ids(third.to_string()) == std::vector<Id>{third});
+        CHECK(store->ids("ff").empty());
+        for (const char* wrong : {"", "-", "0189x", "01890a5d-ac96-774b-bcce-b302099a80570"}) {
+            CHECK_THROWS_AS(static_cast<void>(store->ids(wrong)), Invalid);
+        }
+    }
+    SUBCASE("what followed from what is counted by type, in the same stream and elsewhere") {
+        CHECK(store->causations().pairs.empty());
+        CHECK(store->causations().whole);
+        const Message root = command("a");
+        const Message again = command("a");
+        const Message one = follow(root, message("b"));
+        Message astray = message("d");
+        astray.causation = id(7);
+        store->append("s1", {root, one, follow(root, message("b")), again});
+        store->append("s2", {follow(again, message("b")), follow(one, command("c")), astray});
+        const auto all = store->causations();
+        using Pairs = std::vector<Causation>;
+        CHECK(all.pairs == Pairs{{"", Kind::event, "a", Kind::command, 2, 0},
+                                 {"a", Kind::command, "b", Kind::event, 2, 1},
+                                 {"b", Kind::event, "c", Kind::command, 0, 1},
+                                 {"", Kind::event, "d", Kind::event, 1, 0}});
+        CHECK(all.messages == 7);
+        CHECK(all.whole);
+        const auto newest = store->causations(2);
+        CHECK(newest.pairs == Pairs{all.pairs[2], all.pairs[3]});
+        CHECK(newest.messages == 2);
+        CHECK_FALSE(newest.whole);
+
+        store->append("s3", std::vector<Message>(several("e", 5000)));
+        std::vector<Progress> told;
+        const auto ended = store->causations(5000, [&](const Progress& progress) {
+            told.push_back(progress);
+            return false;
+        });
+        REQUIRE(told.size() == 1);
+        CHECK(told[0].total == 5000);
+        CHECK(ended.messages == told[0].done);
+        CHECK_FALSE(ended.whole);
+    }
     SUBCASE("G10: recent streams, newest first") {
         clock.set(2'000'000'000);
         store->append("s1", {message("a")});

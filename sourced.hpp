@@ -156,6 +156,11 @@ struct SOURCED_API StoreError : Error {
     using Error::Error;
 };
 
+/// Another process, or another connection of this one, held the lock on the file for too long.
+struct SOURCED_API Busy : StoreError {
+    using StoreError::StoreError;
+};
+
 // ---- Ids ----------------------------------------------------------------------
 
 class IdSource;
@@ -2591,8 +2596,16 @@ public:
     virtual void interrupt_wait() = 0;
 };
 
+/// What is done with a file that is not there, and to one that is.
+enum class Open {
+    create,    ///< made when it is missing, or empty; brought to this version's schema
+    existing,  ///< has to be there and to be the engine's; brought to this version's schema
+    read_only  ///< the same, and nothing of it is changed: every call that would write throws StoreError
+};
+
 struct StoreOptions {
     std::string path{};  ///< empty: in memory
+    Open open = Open::create;
     Durability durability = Durability::full;
     std::function<Time()> clock{};  ///< default: the system's
     std::size_t max_payload = 16u << 20;  ///< bytes of one payload
@@ -2604,7 +2617,12 @@ struct StoreOptions {
 };
 
 /// Opens or creates a file of the engine. Throws StoreError: not a database, another
-/// application's file, a newer schema, no permission, a network file system.
+/// application's file, a newer schema, no permission, a network file system; Busy when it is locked.
+///
+/// Read-only it never moves the WAL into the file, and may stand beside stores that write, in this process and in
+/// others. SQLite makes a -wal and a -shm beside a file that nobody has open, so the directory has to allow that; both
+/// go away again when the last store closes, if this user may write to the file and no process died over it.
+/// A schema older than this version's is refused: only who writes can migrate it.
 [[nodiscard]] SOURCED_API std::unique_ptr<Store> open_store(const StoreOptions& options = {});
 
 }  // namespace sourced

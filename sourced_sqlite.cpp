@@ -230,6 +230,12 @@ std::string explain(int code) {
     }
 }
 
+/// Throws `text` for a caller of the store.
+[[noreturn]] void raise(const std::string& text, int code) {
+    if ((code & 0xff) == SQLITE_BUSY) throw Busy(text);
+    throw SqliteError(text, code);
+}
+
 [[noreturn]] void fail(sqlite3* handle, int code, std::string_view doing) {
     const int extended = handle ? sqlite3_extended_errcode(handle) : code;
     const int known = (extended & 0xff) == (code & 0xff) ? extended : code;
@@ -788,7 +794,7 @@ class Writer {
 public:
     explicit Writer(const StoreOptions& options)
         : options_(options), ids_(options.seed != 0 ? IdSource(options.seed) : IdSource()) {
-        connect();
+        if (options.open != Open::read_only) connect();
         identify();
     }
     ~Writer() { bank_.finalize(); }
@@ -3997,13 +4003,21 @@ std::unique_ptr<Reading> Writer::UserTransaction::take_reading() {
 // ==== The store ================================================================
 
 void prepare(Connection& connection, const StoreOptions& options);  // see Opening
+void check_readable(Connection& connection);
+void remove_traces(const StoreOptions& options) noexcept;
+[[noreturn]] void explain_reading(const StoreOptions& options, const SqliteError& error);
 
 class SqliteStore final : public Store {
 public:
     explicit SqliteStore(StoreOptions options)
-        : options_(std::move(options)), pid_(::getpid()), writer_(options_), memory_(writer_.connection()) {
+        : options_(std::move(options)), pid_(::getpid()), writer_(options_) {
         if (in_memory()) {
+            memory_ = std::make_unique<Reading>(writer_.connection());
             prepare(writer_.connection(), options_);
+            return;
+        }
+        if (read_only()) {
+            open_for_reading();
             return;
         }
         // It writes to the file, though no SQL does; and without having read it would not know of the WAL.
@@ -4014,7 +4028,11 @@ public:
     }
 
     ~SqliteStore() override {
-        if (::getpid() == pid_) {
+        if (::getpid() == pid_ && read_only()) {
+            watching_.reset();
+            readers_.clear();
+            remove_traces(options_);
+        } else if (::getpid() == pid_) {
             Unit unit;
             unit.work = [this] { writer_.leave(); };
             try {
@@ -4027,6 +4045,7 @@ public:
             // Closing them here could run the checkpoint of a last close beside the parent's connections.
             for (auto& reader : readers_) (void)reader.release();
             (void)checkpointer_.release();
+            (void)watching_.release();
             writer_.abandon();
         }
         if (interrupt_ >= 0) ::close(interrupt_);
@@ -4424,6 +4443,7 @@ private:
     };
 
     [[nodiscard]] bool in_memory() const noexcept { return options_.path.empty(); }
+    [[nodiscard]] bool read_only() const noexcept { return options_.open == Open::read_only; }
     [[nodiscard]] std::string where() const { return in_memory() ? "memory" : "'" + options_.path + "'"; }
     void warn(const std::string& text) const {
         if (options_.warn) options_.warn(text);
@@ -4442,10 +4462,11 @@ private:
     template <class Describe>
     void submit(Unit& unit, const Describe& describe) {
         check_call();
+        if (read_only()) throw StoreError(describe() + " in " + where() + ": it was opened for reading only");
         try {
             writer_.submit(unit);
         } catch (const SqliteError& error) {
-            throw SqliteError(describe() + " in " + where() + ": " + error.what(), error.code());
+            raise(describe() + " in " + where() + ": " + error.what(), error.code());
         }
     }
 
@@ -4473,14 +4494,14 @@ private:
                 Unit unit;
                 unit.alone = true;
                 unit.in_transaction = false;
-                unit.work = [&] { body(memory_); };
+                unit.work = [&] { body(*memory_); };
                 writer_.submit(unit);
                 return;
             }
             const Lease lease(*this);
             body(lease.connection().reading);
         } catch (const SqliteError& error) {
-            throw SqliteError(doing + " in " + where() + ": " + error.what(), error.code());
+            raise(doing + " in " + where() + ": " + error.what(), error.code());
         }
     }
 
@@ -4526,6 +4547,23 @@ private:
             throw SqliteError(
                 "open " + where() + " for reading: " + explain(error.getErrorCode()) + " (" + error.what() + ")",
                 error.getErrorCode());
+        }
+    }
+
+    /// Opens the connection that stays: while it lives, nobody who closes the file takes the WAL away.
+    void open_for_reading() {
+        try {
+            watching_ = std::make_unique<ReadConnection>(options_.path, options_.vfs, options_.busy_timeout);
+            check_readable(watching_->connection);
+            (void)others_wrote();
+        } catch (const SqliteError& error) {
+            watching_.reset();
+            remove_traces(options_);
+            explain_reading(options_, error);
+        } catch (...) {
+            watching_.reset();
+            remove_traces(options_);
+            throw;
         }
     }
 
@@ -4625,6 +4663,15 @@ private:
 
     bool others_wrote() {
         if (in_memory()) return false;
+        if (read_only()) {
+            check_call();
+            try {
+                const std::int64_t version = watching_->reading.changed_outside();
+                return std::exchange(watched_version_, version) != version;
+            } catch (const SqliteError& error) {
+                raise("watch " + where() + ": " + error.what(), error.code());
+            }
+        }
         bool wrote = false;
         Unit unit;
         unit.alone = true;
@@ -4639,7 +4686,9 @@ private:
     const StoreOptions options_;
     const ::pid_t pid_;
     Writer writer_;
-    Reading memory_;
+    std::unique_ptr<Reading> memory_;           // in memory: on the one connection
+    std::unique_ptr<ReadConnection> watching_;  // read-only: what tells of others' writes
+    std::int64_t watched_version_ = -1;
 
     std::mutex readers_mutex_;
     std::condition_variable readers_go_;
@@ -5365,6 +5414,25 @@ void create_file(const std::string& path) {
     if (::stat(path.c_str(), &info) == 0 && S_ISDIR(info.st_mode)) throw StoreError("it is a directory");
 }
 
+/// Looks at a file that has to be there. Never opens it: closing a descriptor of one's own would let go of all locks
+/// that SQLite holds on the file in this process.
+void check_existing(const std::string& path) {
+    struct stat info {};
+    if (::stat(path.c_str(), &info) != 0) {
+        if (errno == ENOENT) throw StoreError("there is no such file");
+        throw StoreError(std::string("it cannot be reached: ") + std::strerror(errno));
+    }
+    if (S_ISDIR(info.st_mode)) throw StoreError("it is a directory");
+    if (!S_ISREG(info.st_mode)) throw StoreError("it is not a file but a device, a pipe or a socket");
+    if (::faccessat(AT_FDCWD, path.c_str(), R_OK, AT_EACCESS) != 0) {
+        throw StoreError(std::string("it cannot be read: ") + std::strerror(errno));
+    }
+    if (info.st_size == 0) throw StoreError("it is empty: nothing of the engine was ever stored in it");
+    if (info.st_size < 512) {  // SQLite takes the shortest ones for empty databases
+        throw StoreError("it is not a SQLite database: it has only " + std::to_string(info.st_size) + " bytes");
+    }
+}
+
 std::int64_t single(Connection& connection, const char* sql) {
     const auto rows = connection.query(sql, {});
     return rows.empty() ? 0 : rows.front().integer(0);
@@ -5409,6 +5477,47 @@ std::int64_t found_schema(Connection& connection) {
     return version;
 }
 
+/// What was never the engine's is left as it is, and what only others know how to read.
+void check_readable(Connection& connection) {
+    const std::int64_t found = found_schema(connection);
+    if (found == 0) throw StoreError("it is a SQLite database with nothing of the engine in it");
+    if (found < schema_version) {
+        throw StoreError("it has schema version " + std::to_string(found) + ", this program reads " +
+                         std::to_string(schema_version) +
+                         ": open it for writing once, which brings it to that version");
+    }
+    connection.forget_user_statements();
+}
+
+/// What keeps a file from being read that is readable, and what can be done about it.
+void explain_reading(const StoreOptions& options, const SqliteError& error) {
+    const int why = error.primary();
+    if (why == SQLITE_BUSY) {
+        throw Busy("another process keeps it locked for itself alone: try again when that is done");
+    }
+    const auto missing = [&](const char* suffix) { return ::access((options.path + suffix).c_str(), F_OK) != 0; };
+    if ((why == SQLITE_CANTOPEN || why == SQLITE_READONLY) && (missing("-wal") || missing("-shm"))) {
+        throw StoreError("nobody has it open, and to read it SQLite has to make a -wal and a -shm beside it, which the "
+                         "directory '" + directory_of(options.path) +
+                         "' does not let this user do: copy the file to where this user may write");
+    }
+    throw error;
+}
+
+/// The -wal and -shm that reading has made stay behind an empty WAL. SQLite takes them away when the last
+/// connection closes that may write, under the lock that keeps everybody else out.
+void remove_traces(const StoreOptions& options) noexcept {
+    struct stat info {};
+    if (::stat((options.path + "-wal").c_str(), &info) != 0 || info.st_size != 0) return;
+    if (::faccessat(AT_FDCWD, options.path.c_str(), W_OK, AT_EACCESS) != 0) return;
+    try {
+        Connection last(options.path, SQLITE_OPEN_READWRITE, options.vfs);
+        last.query("SELECT count(*) FROM sqlite_master", {});
+    } catch (const std::exception&) {
+        return;  // somebody has the file for himself, who then removes them
+    }
+}
+
 /// Brings the tables from `found` to the version of this program, in the transaction of the caller.
 void install_schema(Connection& connection, std::int64_t found) {
     if (found == 0) {
@@ -5426,7 +5535,9 @@ void prepare(Connection& connection, const StoreOptions& options) {
     sqlite3_busy_timeout(connection.handle(), static_cast<int>(milliseconds.count()));
     if (!options.path.empty()) switch_to_wal(connection, deadline);
     // The write lock only where it is needed: SQLite's own waiting can starve for seconds beside busy writers.
-    if (found_schema(connection) != schema_version) {
+    const std::int64_t version = found_schema(connection);
+    if (version == 0 && options.open == Open::existing) (void)check_readable(connection);
+    if (version != schema_version) {
         connection.execute("BEGIN IMMEDIATE");
         const auto found = found_schema(connection);
         if (found != schema_version) install_schema(connection, found);
@@ -5460,9 +5571,14 @@ std::unique_ptr<Store> open_store(const StoreOptions& given) {
         if (sqlite3_libversion_number() < 3037000) {
             throw StoreError(std::string("SQLite 3.37 or newer is needed, found ") + sqlite3_libversion());
         }
+        if (options.path.empty() && options.open != Open::create) {
+            throw StoreError("nothing is there yet in memory: only a file can be opened as one that exists");
+        }
         if (!options.path.empty()) {
+            if (options.open != Open::create) check_existing(options.path);
             check_file_system(options.path);
-            create_file(options.path);
+            if (options.open == Open::read_only) return std::make_unique<SqliteStore>(std::move(options));
+            if (options.open == Open::create) create_file(options.path);
             Connection connection(options.path, SQLITE_OPEN_READWRITE, options.vfs);
             prepare(connection, options);
             if (options.warn && can_damage_by_checkpoint(sqlite3_libversion_number())) {
@@ -5473,7 +5589,12 @@ std::unique_ptr<Store> open_store(const StoreOptions& given) {
         }
         return std::make_unique<SqliteStore>(std::move(options));
     } catch (const SQLite::Exception& error) {
-        throw StoreError("open " + where + ": " + explain(error.getErrorCode()) + " (" + error.what() + ")");
+        raise("open " + where + ": " + explain(error.getErrorCode()) + " (" + error.what() + ")",
+              error.getErrorCode());
+    } catch (const SqliteError& error) {
+        raise("open " + where + ": " + error.what(), error.code());
+    } catch (const Busy& error) {
+        throw Busy("open " + where + ": " + error.what());
     } catch (const StoreError& error) {
         throw StoreError("open " + where + ": " + error.what());
     }

@@ -1,6 +1,7 @@
 // The SQLite store: the contract, against a file and in memory, and what only the file has.
 #include <SQLiteCpp/SQLiteCpp.h>
 #include <doctest/doctest.h>
+#include <signal.h>
 #include <sourced.hpp>
 #include <sqlite3.h>
 #include <sys/stat.h>
@@ -13,6 +14,7 @@
 #include <fstream>
 #include <iostream>
 #include <iterator>
+#include <map>
 #include <mutex>
 
 #include "support.hpp"
@@ -640,6 +642,358 @@ TEST_CASE("SQLite file: waiting for others ends when another process has written
         while (store->wait_for_others(std::chrono::milliseconds(1))) {}  // its closing
     }
     CHECK(store->stream_seq("s") == 4);
+}
+
+// ---- Reading only -----------------------------------------------------------------------------
+
+namespace {
+
+std::unique_ptr<Store> read_at(const std::string& path) {
+    StoreOptions options;
+    options.open = Open::read_only;
+    options.busy_timeout = std::chrono::milliseconds(20);
+    return open_at(path, options);
+}
+template <class E = StoreError>
+std::string read_error(const std::string& path) {
+    return error_of<E>([&] { (void)read_at(path)->log(); });
+}
+std::string existing_error(const std::string& path) {
+    StoreOptions options;
+    options.open = Open::existing;
+    return error_of<StoreError>([&] { (void)open_at(path, options); });
+}
+/// The files of a directory with their sizes.
+std::string files_of(const std::string& directory) {
+    std::map<std::string, std::uintmax_t> files;
+    for (const auto& entry : std::filesystem::directory_iterator(directory)) {
+        files[entry.path().filename().string()] = entry.file_size();
+    }
+    std::string text;
+    for (const auto& [name, size] : files) text += name + " " + std::to_string(size) + "\n";
+    return text;
+}
+/// Overwrites a part of a file.
+void spoil(const std::string& path, std::size_t at, std::size_t count, char with) {
+    std::fstream file(path, std::ios::binary | std::ios::in | std::ios::out);
+    file.seekp(static_cast<std::streamoff>(at));
+    file << std::string(count, with);
+}
+/// Runs `body` as somebody who owns nothing: the superuser may read and write everything.
+std::string as_nobody(const std::function<std::string()>& body) {
+    return Child([&] {
+               if (::getuid() == 0 && ::setuid(65534) != 0) return std::string("setuid failed");
+               return body();
+           })
+        .result();
+}
+
+}  // namespace
+
+TEST_CASE("Reading only: everything can be read, nothing is changed, nothing stays behind") {
+    const Directory directory;
+    const std::string path = directory.file();
+    {
+        const auto store = open_at(path);
+        const auto group = store->register_group({"g", {"a"}, {}}).id;
+        store->append("s", {message("a"), message("b")});
+        store->append("t", {message("a")});
+        CHECK(drain(*store, group, {"a"}) == Numbers{1, 3});
+        store->schedule({due(Time(Duration(std::int64_t{1} << 60)), "s", message("a"))});
+    }
+    const std::string before = bytes_of(path);
+    const std::string files = files_of(directory.path());
+    {
+        const auto store = read_at(path);
+        CHECK(positions(store->log()) == Numbers{1, 2, 3});
+        CHECK(seqs(store->stream("s")) == Numbers{1, 2});
+        CHECK(store->recent_streams().size() == 2);
+        CHECK(store->scheduled().size() == 1);
+        CHECK(store->stats().group("g").lag == 0);
+        CHECK(store->offsets("g", {.all = true}).size() == 2);
+        CHECK(store->standing("g", 3).reached);
+        store->read([](Reader& reader) {
+            CHECK(reader.row("SELECT count(*) FROM sourced_messages")->integer(0) == 3);
+            CHECK_THROWS_AS((void)reader.row("DELETE FROM sourced_groups"), StoreError);
+        });
+        CHECK_FALSE(store->wait_for_others(std::chrono::milliseconds(1)));
+    }
+    CHECK(bytes_of(path) == before);
+    CHECK(files_of(directory.path()) == files);
+}
+
+TEST_CASE("Reading only: whatever would write is refused by name") {
+    const Directory directory;
+    const std::string path = directory.file();
+    (void)open_at(path)->append("s", {message("a")});
+    const auto store = read_at(path);
+    const std::string refused = " in '" + path + "': it was opened for reading only";
+    const auto text = [&](const auto& call) { return error_of<StoreError>(call); };
+    CHECK(text([&] { store->append("s", {message("a")}); }) == "append to 's'" + refused);
+    CHECK(text([&] { (void)store->append_all({{"s", {message("a")}}}); }) == "append to 1 streams" + refused);
+    CHECK(text([&] { store->transaction([](Transaction&) { FAIL("it ran"); }); }) == "transaction" + refused);
+    CHECK(text([&] { store->unit([](UnitTransaction&) { FAIL("it ran"); }); }) == "unit" + refused);
+    CHECK(text([&] { store->schedule({due(Time(), "s", message("a"))}); }) == "schedule 1 messages" + refused);
+    CHECK(contains(text([&] { (void)store->promote(Time()); }), refused));
+    CHECK(contains(text([&] { store->cancel(id(1)); }), refused));
+    CHECK(contains(text([&] { store->run_now(id(1)); }), refused));
+    CHECK(contains(text([&] { (void)store->register_group({"g", {"a"}, {}}); }), refused));
+    CHECK(contains(text([&] { store->stop_group("g", "why"); }), refused));
+    CHECK(contains(text([&] { store->start_group("g"); }), refused));
+    CHECK(contains(text([&] { store->reset_group("g", {}, {}); }), refused));
+    CHECK(contains(text([&] { store->retry_stream("g", "s"); }), refused));
+    CHECK(contains(text([&] { store->park_stream("g", "s", "why"); }), refused));
+    CHECK(contains(text([&] { (void)store->skip_message("g", "s", "why"); }), refused));
+    CHECK(contains(text([&] { (void)store->exchange({}); }), refused));
+    CHECK(contains(text([&] { (void)store->beat(std::chrono::seconds(1)); }), refused));
+    CHECK(store->head() == 1);
+}
+
+TEST_CASE("Reading only: stands beside a store of this process that writes, and hears of what it writes") {
+    const Directory directory;
+    const std::string path = directory.file();
+    auto writing = open_at(path);
+    writing->append("s", {message("a")});
+    const auto reading = read_at(path);
+    CHECK(reading->head() == 1);
+    CHECK_FALSE(reading->wait_for_others(std::chrono::milliseconds(1)));
+    for (int i = 2; i < 5; ++i) {
+        writing->append("s", {message("b")});
+        CHECK(reading->wait_for_others(std::chrono::minutes(1)));
+        CHECK(reading->head() == i);
+    }
+    std::jthread late([&] { writing->append("s", {message("b")}); });
+    CHECK(reading->wait_for_others(std::chrono::minutes(1)));
+    late.join();
+    // The one that writes goes and comes again: the WAL that is watched is the one it writes to.
+    writing.reset();
+    CHECK(size_of(path + "-wal") > 0);
+    while (reading->wait_for_others(std::chrono::milliseconds(1))) {}
+    writing = open_at(path);
+    writing->append("s", {message("c")});
+    CHECK(reading->wait_for_others(std::chrono::minutes(1)));
+    CHECK(reading->stream_seq("s") == 6);
+}
+
+TEST_CASE("Reading only: closing leaves the file to those who still have it open, and the log of one who died") {
+    const Directory directory;
+    const std::string path = directory.file();
+    {
+        const auto first = open_at(path);
+        { CHECK(read_at(path)->head() == 0); }
+        CHECK(std::filesystem::exists(path + "-wal"));
+        first->append("s", {message("a")});
+        CHECK(read_at(path)->head() == 1);
+        CHECK(size_of(path + "-wal") > 0);
+    }
+    Child killed([&] {
+        const auto store = open_at(path);
+        store->append("s", {message("b")});
+        ::raise(SIGKILL);
+        return std::string();
+    });
+    CHECK(killed.result() == "killed by signal 9");
+    const std::string before = bytes_of(path);
+    const std::string log = bytes_of(path + "-wal");
+    CHECK(read_at(path)->head() == 2);
+    CHECK(bytes_of(path) == before);
+    CHECK(bytes_of(path + "-wal") == log);
+    CHECK(open_at(path)->head() == 2);
+    CHECK(damage(path) == "");
+}
+
+TEST_CASE("Reading only: a file that is missing, or not the engine's, is said to be so and left as it is") {
+    const Directory directory;
+    const std::string path = directory.file();
+    const std::string tried = "open '" + path + "': ";
+    const auto both = [&](const std::string& text) {
+        const std::string files = files_of(directory.path());
+        CHECK(read_error(path) == text);
+        CHECK(existing_error(path) == text);
+        CHECK(files_of(directory.path()) == files);
+    };
+    SUBCASE("missing") { both(tried + "there is no such file"); }
+    SUBCASE("in a missing directory") {
+        const std::string far = directory.file("missing/store.db");
+        CHECK(read_error(far) == "open '" + far + "': there is no such file");
+    }
+    SUBCASE("behind a file") {
+        std::ofstream(path) << "x";
+        CHECK(read_error(path + "/store.db") == "open '" + path + "/store.db': it cannot be reached: Not a directory");
+    }
+    SUBCASE("a directory") {
+        std::filesystem::create_directory(path);
+        CHECK(read_error(path) == tried + "it is a directory");
+        CHECK(existing_error(path) == tried + "it is a directory");
+    }
+    SUBCASE("a pipe, which nobody waits for") {
+        REQUIRE(::mkfifo(path.c_str(), 0600) == 0);
+        CHECK(read_error(path) == tried + "it is not a file but a device, a pipe or a socket");
+    }
+    SUBCASE("empty") {
+        std::ofstream file(path);
+        both(tried + "it is empty: nothing of the engine was ever stored in it");
+    }
+    SUBCASE("text") {
+        std::ofstream(path) << std::string(5000, 'x');
+        CHECK(contains(read_error(path), tried + "the file is not a SQLite database"));
+        CHECK(contains(existing_error(path), tried + "the file is not a SQLite database"));
+    }
+    SUBCASE("a few bytes") {
+        std::ofstream(path) << "xy";
+        both(tried + "it is not a SQLite database: it has only 2 bytes");
+    }
+    SUBCASE("another application's") {
+        stranger(path).exec("PRAGMA application_id=77; CREATE TABLE theirs(x)");
+        both(tried + "it belongs to another application (application_id 77)");
+    }
+    SUBCASE("a database without an owner") {
+        stranger(path).exec("CREATE TABLE theirs(x)");
+        CHECK(read_error(path) == tried + "it is a SQLite database with nothing of the engine in it");
+        CHECK(existing_error(path) == tried + "it is a SQLite database with nothing of the engine in it");
+    }
+    SUBCASE("another application's in WAL mode, and nothing of us stays behind") {
+        stranger(path).exec("PRAGMA journal_mode=WAL; CREATE TABLE theirs(x)");
+        const std::string files = files_of(directory.path());
+        CHECK(read_error(path) == tried + "it is a SQLite database with nothing of the engine in it");
+        CHECK(files_of(directory.path()) == files);
+    }
+    SUBCASE("in memory") {
+        CHECK(read_error("") ==
+              "open memory: nothing is there yet in memory: only a file can be opened as one that exists");
+    }
+}
+
+TEST_CASE("Reading only: another version's file is refused with what can be done") {
+    const Directory directory;
+    const std::string path = directory.file();
+    const std::string tried = "open '" + path + "': ";
+    (void)open_at(path);
+    const auto version = [&](int number) {
+        stranger(path).exec("UPDATE sourced_meta SET value = " + std::to_string(number) + " WHERE key = 'schema_version'");
+    };
+    version(99);
+    CHECK(read_error(path) ==
+          tried + "it has schema version 99, this program knows 2: use a newer version of the program");
+    version(1);
+    CHECK(read_error(path) == tried + "it has schema version 1, this program reads 2: open it for writing once, which "
+                                      "brings it to that version");
+    version(2);
+    CHECK(read_error(path) == "");
+}
+
+TEST_CASE("Reading only: a file that somebody has for himself is busy") {
+    const Directory directory;
+    const std::string path = directory.file();
+    (void)open_at(path)->append("s", {message("a")});
+    auto other = stranger(path);
+    other.exec("PRAGMA locking_mode=EXCLUSIVE; BEGIN EXCLUSIVE; COMMIT");
+    CHECK(read_error<Busy>(path) ==
+          "open '" + path + "': another process keeps it locked for itself alone: try again when that is done");
+}
+
+TEST_CASE("SQLite file: whoever waits too long for a lock gets Busy") {
+    const Directory directory;
+    const std::string path = directory.file();
+    StoreOptions options;
+    options.busy_timeout = std::chrono::milliseconds(20);
+    options.open = Open::existing;
+    (void)open_at(path);
+    const auto store = open_at(path, options);
+    auto other = stranger(path);
+    other.exec("BEGIN IMMEDIATE");
+    CHECK_THROWS_AS(store->append("s", {message("a")}), Busy);
+    other.exec("COMMIT; PRAGMA application_id=0; DELETE FROM sourced_meta; DROP TABLE sourced_meta; BEGIN IMMEDIATE");
+    options.open = Open::create;
+    CHECK_THROWS_AS((void)open_at(path, options), Busy);
+}
+
+TEST_CASE("Reading only: a damaged file says so, at once or when the damage is met") {
+    const Directory directory;
+    const std::string path = directory.file();
+    {
+        const auto store = open_at(path);
+        for (int i = 0; i < 40; ++i) store->append("s" + std::to_string(i), several("a", 40));
+    }
+    const auto size = static_cast<std::size_t>(size_of(path));
+    REQUIRE(size > 40'000);
+    const std::string tried = "open '" + path + "': ";
+    SUBCASE("another header") {
+        spoil(path, 0, 16, 'x');
+        CHECK(contains(read_error(path), tried + "the file is not a SQLite database"));
+    }
+    SUBCASE("a header of zeros") {
+        spoil(path, 0, 100, '\0');
+        CHECK(contains(read_error(path), tried + "the file is not a SQLite database"));
+    }
+    SUBCASE("its end is missing") {
+        std::filesystem::resize_file(path, size / 2);
+        CHECK(contains(read_error(path), tried + "the file is damaged"));
+    }
+    SUBCASE("its first page only") {
+        std::filesystem::resize_file(path, 4096);
+        CHECK(contains(read_error(path), tried + "the file is damaged"));
+    }
+    SUBCASE("the schema is zeros") {
+        spoil(path, 100, 3996, '\0');
+        CHECK(contains(read_error(path), tried + "the file is damaged"));
+    }
+    SUBCASE("the log is zeros") {
+        spoil(path, 4096 * 20, size - 4096 * 20, '\0');
+        CHECK(contains(read_error(path), "in '" + path + "': the file is damaged"));
+    }
+    SUBCASE("everything behind the header is noise") {
+        spoil(path, 4096, size - 4096, '\xa5');
+        CHECK(contains(read_error(path), "the file is damaged"));
+    }
+}
+
+TEST_CASE("Reading only: rights that are missing are named, and what can be done") {
+    const Directory directory;
+    const std::string path = directory.file();
+    const std::string tried = "open '" + path + "': ";
+    auto store = open_at(path);
+    store->append("s", {message("a")});
+    ::chmod(directory.path().c_str(), 0555);
+    const auto tried_by_nobody = [&] {
+        return as_nobody([&] {
+            try {
+                return "head " + std::to_string(read_at(path)->head());
+            } catch (const StoreError& error) {
+                return std::string(error.what());
+            }
+        });
+    };
+    CHECK(tried_by_nobody() == tried + "it cannot be read: Permission denied");
+    for (const char* suffix : {"", "-wal", "-shm"}) ::chmod((path + suffix).c_str(), 0444);
+    // Somebody has it open: what nobody may write can be read.
+    CHECK(tried_by_nobody() == "head 1");
+    ::chmod(directory.path().c_str(), 0777);
+    store.reset();
+    ::chmod(directory.path().c_str(), 0555);
+    CHECK(tried_by_nobody() ==
+          tried + "nobody has it open, and to read it SQLite has to make a -wal and a -shm beside it, which the "
+                  "directory '" + directory.path() + "' does not let this user do: copy the file to where this user "
+                  "may write");
+    ::chmod(directory.path().c_str(), 0777);
+    CHECK(tried_by_nobody() == "head 1");
+    CHECK(read_at(path)->head() == 1);  // with what was left behind
+    CHECK(open_at(path)->head() == 1);
+    ::chmod(path.c_str(), 0666);
+    ::chmod(directory.path().c_str(), 0000);
+    CHECK(tried_by_nobody() == tried + "it cannot be reached: Permission denied");
+    ::chmod(directory.path().c_str(), 0700);
+}
+
+TEST_CASE("Opening what exists: it is brought to this version and written to, never made") {
+    const Directory directory;
+    const std::string path = directory.file();
+    CHECK(existing_error(path) == "open '" + path + "': there is no such file");
+    CHECK_FALSE(std::filesystem::exists(path));
+    (void)open_at(path);
+    StoreOptions options;
+    options.open = Open::existing;
+    CHECK(open_at(path, options)->append("s", {message("a")}).last_position == 1);
 }
 
 // ---- Trouble ------------------------------------------------------------------------------------

@@ -2,9 +2,12 @@
 #include "inspector.hpp"
 #include "times.hpp"
 
+#include <sys/eventfd.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
+#include <cstdint>
 #include <cstdlib>
 #include <filesystem>
 #include <iostream>
@@ -17,10 +20,19 @@ constexpr const char* exit_statuses =
     "Exit status: 0 ok, 1 failure, 2 wrong usage, 3 a violation was found, 4 not found, 5 busy, 130 interrupted.";
 
 volatile std::sig_atomic_t stop_asked = 0;
+volatile std::sig_atomic_t stop_event = -1;
 
 void stop_on_signals() {
+    stop_event = ::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     struct sigaction action {};
-    action.sa_handler = [](int) { stop_asked = 1; };
+    action.sa_handler = [](int) {
+        const int error = errno;
+        stop_asked = 1;
+        const std::uint64_t one = 1;
+        // Only a full counter cannot be written to, and that one is readable.
+        [[maybe_unused]] const auto written = ::write(stop_event, &one, sizeof one);
+        errno = error;
+    };
     action.sa_flags = static_cast<int>(SA_RESETHAND);
     ::sigaction(SIGINT, &action, nullptr);
     ::sigaction(SIGTERM, &action, nullptr);
@@ -82,7 +94,11 @@ private:
     bool json_ = false;
 };
 
-Exit report(Exit status, const std::string& text) {
+Exit report(Output& out, Exit status, const std::string& text) {
+    try {
+        out.flush();
+    } catch (const Error&) {  // one error is told, the first
+    }
     std::cerr << "sourced: ";
     std::istringstream lines(text);
     for (std::string line; std::getline(lines, line);) std::cerr << printable(line) << '\n';
@@ -97,19 +113,20 @@ Exit run(App* app, int argc, char** argv) {
     } catch (const CLI::ParseError& error) {
         return static_cast<Exit>(line.refuse(error));
     }
+    Output& out = context.out();
+    ::signal(SIGPIPE, SIG_IGN);
     try {
         const Exit status = line.run();
-        context.out().flush();
+        out.flush();
         return status;
+    } catch (const Closed&) {
+        return Exit::ok;
     } catch (const Failed& failed) {
-        context.out().flush();
-        return report(failed.status, failed.what());
+        return report(out, failed.status, failed.what());
     } catch (const BadArgument& error) {
-        context.out().flush();
-        return report(Exit::usage, error.what());
+        return report(out, Exit::usage, error.what());
     } catch (const std::exception& error) {
-        context.out().flush();
-        return report(Exit::failure, error.what());
+        return report(out, Exit::failure, error.what());
     }
 }
 
@@ -155,11 +172,16 @@ void Context::confirm(const std::string& plan) {
 }
 
 bool Context::interrupted() {
+    static_cast<void>(interruption());
+    return stop_asked != 0;
+}
+
+int Context::interruption() {
     static const bool listening = [] {
         stop_on_signals();
         return true;
     }();
-    return listening && stop_asked != 0;
+    return listening ? stop_event : -1;
 }
 
 // ---- Commands -----------------------------------------------------------------

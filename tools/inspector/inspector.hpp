@@ -48,6 +48,8 @@ public:
 
     /// Whether Ctrl-C or SIGTERM came. From the first call on they end nothing by themselves; the second one does.
     [[nodiscard]] bool interrupted();
+    /// Becomes readable when interrupted() becomes true, for who waits with poll(). Never read from it.
+    [[nodiscard]] int interruption();
 
     // ---- what was given on the command line for all commands
 

@@ -330,6 +330,7 @@ void Output::flush() {
         } else if (errno != EINTR) {
             const int error = errno;
             buffer_.clear();
+            if (error == EPIPE) throw Closed("stdout was closed");
             throw Error(std::string("writing to stdout failed: ") + std::strerror(error));
         }
     }

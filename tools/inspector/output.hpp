@@ -98,6 +98,11 @@ enum class Format { text, json, jsonl };
 enum class TimeStyle { relative, iso };
 enum class Style { plain, heading, command, event, good, warning, bad, faint };
 
+/// Who read stdout has closed it: a command ends without a word, as after `| head`.
+struct Closed : Error {
+    using Error::Error;
+};
+
 /// The program's stdout.
 class Output {
 public:
@@ -120,6 +125,7 @@ public:
     void object(std::string_view json);
     /// Ends an array of records, an empty one too. Called once after a command that gives records.
     void end_records();
+    /// Throws Closed, and Error for a full disk and the like; what could not be written is dropped.
     void flush();
 
     /// In colour, where that was asked for.

@@ -1,0 +1,61 @@
+#include "naming.hpp"
+
+#include <charconv>
+
+namespace sourced::inspector {
+namespace {
+
+std::optional<std::int64_t> number_in(std::string_view text) {
+    std::int64_t number = 0;
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+    if (error != std::errc() || end != text.data() + text.size() || number < 1) return std::nullopt;
+    return number;
+}
+
+std::optional<Message> only(Messages messages) {
+    if (messages.empty()) return std::nullopt;
+    return std::move(messages.front());
+}
+
+[[noreturn]] void refuse_several(const std::string& name, const std::vector<Id>& ids, std::size_t shown) {
+    std::string text = "'" + name + "' is the beginning of several ids:";
+    for (std::size_t i = 0; i < ids.size() && i < shown; ++i) text += (i > 0 ? ", " : " ") + ids[i].to_string();
+    throw Failed(Exit::usage, text + (ids.size() > shown ? ", and more" : ""));
+}
+
+std::optional<Message> by_id(Store& store, const std::string& name) {
+    constexpr std::size_t shown = 5;
+    const auto ids = store.ids(name, shown + 1);
+    if (ids.size() > 1) refuse_several(name, ids, shown);
+    return ids.empty() ? std::nullopt : store.find(ids.front());
+}
+
+bool begins_id(const std::string& name) {
+    std::size_t digits = 0;
+    for (const char c : name) {
+        const bool digit = (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f') || (c >= 'A' && c <= 'F');
+        if (!digit && c != '-') return false;
+        digits += digit ? 1 : 0;
+    }
+    return digits >= 8 && digits <= 32;
+}
+
+}  // namespace
+
+Message message_named(Context& context, const std::string& name) {
+    const auto at = name.rfind('@');
+    const auto number = at == std::string::npos ? std::nullopt : number_in(std::string_view(name).substr(at + 1));
+    if (!number && !begins_id(name)) {
+        throw Failed(Exit::usage, "'" + name + "' names no message: give its id or 8 digits or more of its beginning, "
+                                               "STREAM@SEQ, or @POSITION");
+    }
+    Store& store = context.look();
+    std::optional<Message> message;
+    if (!number) message = by_id(store, name);
+    else if (at == 0) message = only(store.log({.from = *number, .to = *number}));
+    else message = only(store.stream(name.substr(0, at), {.from = *number, .to = *number}));
+    if (!message) throw Failed(Exit::not_found, "there is no message '" + name + "' in '" + context.file() + "'");
+    return *std::move(message);
+}
+
+}  // namespace sourced::inspector

@@ -2213,6 +2213,8 @@ struct Exchange {
     std::vector<Handled> finished{};
     std::int64_t group = 0;
     std::size_t claims = 0;  ///< at most so many new claims; 0: none are looked for
+    /// Only streams in which something may be open at or before this position are claimed.
+    std::int64_t until = std::numeric_limits<std::int64_t>::max();
 };
 struct Exchanged {
     std::vector<Outcome> outcomes{};  ///< one for each finished
@@ -5208,6 +5210,26 @@ SOURCED_API std::int64_t evolve(const Definition& definition, void* state, std::
                                 const Messages& messages);
 [[nodiscard]] SOURCED_API Decided decide(const Definition& definition, const void* state, const Message& command);
 
+/// How one group is run by itself; see Access::run_group.
+struct RunOptions {
+    std::int64_t until = std::numeric_limits<std::int64_t>::max();  ///< nothing behind this position is handled
+    double rate = 0;  ///< at most so many messages a second, at an even pace; 0: as many as can be
+    std::function<void(std::int64_t messages)> progress{};  ///< told after each commit how many were handled
+    std::function<bool()> stopped{};  ///< asked between batches: true ends it
+};
+
+/// How that ended.
+struct Ran {
+    enum class Result {
+        reached,      ///< nothing of the group is open up to there
+        interrupted,  ///< by RunOptions::stopped
+        stalled       ///< it does not get there by itself, and `reason` says why
+    };
+    Result result = Result::reached;
+    std::string reason{};
+    std::int64_t messages = 0;  ///< so many were handled
+};
+
 /// Reaches what only a reactor may change.
 struct Access {
     [[nodiscard]] static Definition& definition(Reactor& reactor) noexcept { return reactor.definition_; }
@@ -5223,6 +5245,11 @@ struct Access {
     /// already, has sent something, works, or is what calls; NotRegistered for a name that was not added; and what
     /// opening the file and adding throw. The App is as before then, though groups may have been stored in the file.
     SOURCED_API static void move_to(App& app, Options options, const std::vector<std::string>& only = {});
+
+    /// Handles what one group has open, and nothing else, on the calling thread; what other processes hold of it is
+    /// waited for. Claims that are held when it ends early are given back. Throws as App::run_until_idle, and
+    /// NotRegistered for a name that was not added.
+    SOURCED_API static Ran run_group(App& app, std::string_view group, const RunOptions& options);
 };
 
 template <class R, class... Arguments>
@@ -11054,6 +11081,7 @@ private:
 // ---- groups and units of work
 
 inline constexpr std::int64_t unbounded = std::numeric_limits<std::int64_t>::max();
+inline constexpr std::size_t unlimited = std::numeric_limits<std::size_t>::max();
 
 struct Member;
 
@@ -11156,8 +11184,8 @@ struct Work {
     UnitTransaction* unit = nullptr;  // what it is part of, instead of a worker's turn
     std::int64_t unit_acked = 0;      // in it
     std::unique_ptr<Remembered> memory;
-    std::size_t limit = std::numeric_limits<std::size_t>::max();  // of messages: halved when a commit failed
-    std::int64_t until = unbounded;                               // only what stands before this position
+    std::size_t limit = unlimited;   // of messages: halved when a commit failed
+    std::int64_t until = unbounded;  // only what stands before this position
     int conflicts = 0;
 
     // What handling left to be done when it is committed.
@@ -12200,18 +12228,9 @@ public:
             beat_when_due();
             for (const auto& member : members_) {
                 for (bool claimed = false;;) {
-                    // What is finished is committed together with looking for more.
-                    const bool wanted = !(in_turns && claimed) && !worker.has_claims() &&
-                                        (member->work.exchange(false) || worker.busy());
-                    if (!wanted && !worker.busy()) break;
-                    claimed |= wanted;
-                    try {
-                        turn(worker, wanted ? member.get() : nullptr, false);
-                        if (worker.trouble) std::rethrow_exception(std::exchange(worker.trouble, nullptr));
-                    } catch (...) {
-                        abandon(worker);
-                        throw;
-                    }
+                    const auto advanced = advance(worker, *member, !(in_turns && claimed));
+                    if (advanced == Advanced::idle) break;
+                    claimed |= advanced == Advanced::claimed;
                     again = true;
                     beat_when_due();
                 }
@@ -12221,6 +12240,24 @@ public:
             for (const auto& member : members_) again |= wake_retry(*member, now);
         }
         return worker.handled - before;
+    }
+
+    /// See Access::run_group.
+    Ran run_group(std::string_view name, const RunOptions& options) {
+        Member* member = find_member(name);
+        if (!member) throw NotRegistered("run '" + std::string(name) + "': no reactor of this name was added");
+        if (running_) throw Error("run '" + std::string(name) + "': workers are running; stop() first");
+        if (idling_for == this) throw Error("run '" + std::string(name) + "': called from a handler");
+        const std::lock_guard lock(foreground_);
+        const Shown shown(*this, foreground_doing_);
+        const Within idling(idling_for, this);
+        Worker worker;
+        worker.doing = &foreground_doing_;
+        if (options.until != unbounded) worker.until = options.until + 1;
+        Ran ran = run_group(worker, *member, options);
+        ran.messages = static_cast<std::int64_t>(worker.handled);
+        member->work = true;  // there may be more behind `until`
+        return ran;
     }
 
     void start(std::size_t workers) {
@@ -12519,10 +12556,13 @@ private:
         std::vector<std::unique_ptr<Work>> spare;
         std::size_t handled = 0;
         std::int64_t until = unbounded;  // only what stands before this position is handled
+        std::size_t streams = unlimited;   // at most so many are claimed at a time
+        std::size_t messages = unlimited;  // and so many handled of each
         std::string failed;              // what the last failure said
         std::exception_ptr trouble;  // the store could not be read
         Duration rest = std::chrono::milliseconds(10);
         bool alone = false;  // takes over nothing that others left
+        bool active = true;  // what it asked for last can be claimed at all
 
         [[nodiscard]] bool has_claims() const noexcept { return !claims.empty() || !again.empty(); }
         [[nodiscard]] bool busy() const noexcept { return has_claims() || !step.finished.empty(); }
@@ -12535,7 +12575,7 @@ private:
                 spare.pop_back();
             }
             work->member = &member;
-            work->limit = std::numeric_limits<std::size_t>::max();
+            work->limit = messages;
             work->until = until;
             work->conflicts = 0;
             return work;
@@ -12652,9 +12692,7 @@ private:
             const std::int64_t target = store_->head();
             for (member.work = true; worker.busy() || (member.work && member.rebuilding->scanned < target);) {
                 beat_when_due();
-                const bool wanted = !worker.has_claims() && (member.work.exchange(false) || worker.busy());
-                turn(worker, wanted ? &member : nullptr, false);
-                if (worker.trouble) std::rethrow_exception(worker.trouble);
+                (void)advance(worker, member);
                 for (const auto& handled : worker.step.finished) stop_at(member, handled.failure, handled.claim);
                 for (const auto& again : worker.again) stop_at(member, again.failure, again.claim);
                 progress.done = static_cast<std::int64_t>(worker.handled);
@@ -13157,6 +13195,7 @@ private:
         std::size_t pending = 0;
         bool commands = false;
         bool full = false;
+        bool cut = false;  // by `until`: nothing is left before it
         bool ended = true;
         const auto visit = [&](Message& message) {
             const auto* found = route(message.type);
@@ -13177,7 +13216,7 @@ private:
                 memory.seq = message.seq;
             }
             if (message.position >= work.until && !full) {
-                full = true;
+                full = cut = true;
                 ended = false;
             }
             if (full || !found) return true;
@@ -13266,6 +13305,8 @@ private:
             handled.acked = std::max(handled.acked, claim.known);
             work.handled_seq = std::max(work.handled_seq, end);
             if (member.trailing) memory.trail_seq = std::max(memory.trail_seq, end);
+        } else if (whole && cut) {
+            handled.acked = std::max(handled.acked, work.until - 1);
         }
         if (!work.decisions.empty()) {
             handled.sync = [&work](Transaction& transaction) { sync_decisions(work, transaction); };
@@ -13400,6 +13441,7 @@ private:
     struct Reading {
         std::int64_t seq = 0;  // the last that was looked at
         bool ended = true;     // nothing of the stream is left
+        bool cut = false;      // nothing of it is left before `until`
     };
 
     /// Reads what is to be handled, at most `limit` messages, from behind seq `from`. `see` is shown every message
@@ -13411,6 +13453,7 @@ private:
         work.items.clear();
         read_on(work, claim, from + 1, [&](Message& message) {
             if (message.position >= work.until) {
+                reading.cut = true;
                 reading.ended = false;
                 return false;
             }
@@ -13471,8 +13514,8 @@ private:
         if (left && (unhandled || again_at)) {
             handled.not_before = again_at.value_or(options_.clock() + std::chrono::milliseconds(100));
         }
-        if (whole && end.ended) {
-            handled.acked = std::max(handled.acked, claim.known);
+        if (whole && (end.ended || end.cut)) {
+            handled.acked = std::max(handled.acked, end.cut ? work.until - 1 : claim.known);
             work.handled_seq = std::max(work.handled_seq, end.seq);
         }
         if (!work.syncs.empty()) {
@@ -13800,7 +13843,7 @@ private:
         }
         if (work.items.size() != count) {
             work.items.resize(count);
-            end.ended = false;
+            end.ended = end.cut = false;
         }
         for (const auto& item : work.items) {
             if (!item.skipped) work.synced.push_back({&item.message, item.replay});
@@ -13826,8 +13869,8 @@ private:
             handled.not_before = Time::max();
             return;
         }
-        if (end.ended && !handled.failure) {
-            handled.acked = std::max(handled.acked, claim.known);
+        if ((end.ended || end.cut) && !handled.failure) {
+            handled.acked = std::max(handled.acked, end.cut ? work.until - 1 : claim.known);
             work.handled_seq = std::max(work.handled_seq, end.seq);
         }
     }
@@ -13924,7 +13967,8 @@ private:
         }
         worker.step.group = member ? member->id : 0;
         const auto own_count = member ? member->definition->claim_count : 0;
-        worker.step.claims = !member ? 0 : own_count > 0 ? own_count : options_.claim_count;
+        worker.step.claims = !member ? 0 : std::min(own_count > 0 ? own_count : options_.claim_count, worker.streams);
+        worker.step.until = worker.until == unbounded ? unbounded : worker.until - 1;
         if (member || !worker.step.finished.empty()) {
             Exchanged exchanged = exchange(worker, background);
             for (std::size_t i = 0; i < worker.works.size(); ++i) {
@@ -13940,6 +13984,7 @@ private:
                 if (exchanged.next_retry) wait_for_retry(*member, *exchanged.next_retry);
                 for (auto& claim : exchanged.claims) worker.claims.emplace_back(member, std::move(claim));
                 if (exchanged.more && exchanged.active) mark(*member);
+                worker.active = exchanged.active;
                 if (member->rebuilding) member->rebuilding->scanned = exchanged.scanned;
             }
         }
@@ -14266,14 +14311,98 @@ private:
 
     /// In the foreground trouble of the store is the caller's; claims are not lost over it.
     void work_off(Worker& worker) {
+        while (worker.busy()) take_turn(worker, nullptr);
+    }
+    void take_turn(Worker& worker, Member* member) {
         try {
-            while (worker.busy()) {
-                turn(worker, nullptr, false);
-                if (worker.trouble) std::rethrow_exception(std::exchange(worker.trouble, nullptr));
-            }
+            turn(worker, member, false);
+            if (worker.trouble) std::rethrow_exception(std::exchange(worker.trouble, nullptr));
         } catch (...) {
-            abandon(worker);
+            if (!worker.alone) abandon(worker);
             throw;
+        }
+    }
+
+    enum class Advanced { idle, worked, claimed };
+    /// A turn in the foreground for one group, if there is anything to be done: what is finished is committed together
+    /// with looking for more.
+    Advanced advance(Worker& worker, Member& member, bool may_claim = true) {
+        const bool wanted = may_claim && !worker.has_claims() && (member.work.exchange(false) || worker.busy());
+        if (!wanted && !worker.busy()) return Advanced::idle;
+        take_turn(worker, wanted ? &member : nullptr);
+        return wanted ? Advanced::claimed : Advanced::worked;
+    }
+
+    /// Gives back what is claimed and not handled yet, and commits what is.
+    void lay_down(Worker& worker) {
+        auto claims = std::exchange(worker.claims, {});
+        auto again = std::exchange(worker.again, {});
+        for (auto& [owner, claim] : claims) give_back(worker, {worker.work(*owner), std::move(claim), {}, true});
+        for (auto& each : again) give_back(worker, std::move(each));
+        work_off(worker);
+    }
+
+    /// Keeps messages to an even rate: what a turn handled is paid for with time before the next may claim.
+    class Pace {
+    public:
+        explicit Pace(double rate) : rate_(rate) {}
+        /// How long to wait yet.
+        [[nodiscard]] Duration left() const {
+            if (rate_ <= 0) return {};
+            const auto left = free_at_ - std::chrono::steady_clock::now();
+            return std::max(std::chrono::ceil<Duration>(left), Duration(0));
+        }
+        /// What the next turn may take: as many streams as it can, a few messages of each.
+        void allow(Worker& worker) const {
+            if (rate_ <= 0) return;
+            constexpr double turns = 20;  // a second
+            const auto most = static_cast<std::size_t>(std::clamp(rate_ / turns, 1.0, 1e9));
+            worker.streams = std::min<std::size_t>(most, 64);
+            worker.messages = most / worker.streams;
+        }
+        void pay(std::size_t messages) {
+            if (rate_ <= 0) return;
+            const std::chrono::duration<double> price(static_cast<double>(messages) / rate_);
+            const auto now = std::chrono::steady_clock::now();
+            free_at_ = std::max(free_at_, now) + std::chrono::duration_cast<std::chrono::steady_clock::duration>(price);
+        }
+
+    private:
+        double rate_;
+        std::chrono::steady_clock::time_point free_at_ = std::chrono::steady_clock::now();
+    };
+
+    Ran run_group(Worker& worker, Member& member, const RunOptions& options) {
+        const std::string& name = member.definition->name;
+        Pace pace(options.rate);
+        constexpr Duration longest = std::chrono::milliseconds(20);
+        member.work = true;
+        for (;;) {
+            beat_when_due();
+            if (options.stopped && options.stopped()) {
+                lay_down(worker);
+                return {Ran::Result::interrupted, {}, 0};
+            }
+            const Duration rest = pace.left();
+            pace.allow(worker);
+            const std::size_t before = worker.handled;
+            const bool at_once = options.rate <= 0 || !worker.busy();  // else what is finished is paid for first
+            const auto advanced = advance(worker, member, rest == Duration(0) && at_once);
+            if (worker.handled > before) {
+                pace.pay(worker.handled - before);
+                if (options.progress) options.progress(static_cast<std::int64_t>(worker.handled));
+            }
+            if (advanced != Advanced::idle) continue;
+            if (rest > Duration(0)) {
+                std::this_thread::sleep_for(std::min(rest, longest));
+                continue;
+            }
+            const Standing standing = store_->standing(name, options.until);
+            if (standing.reached) return {};
+            if (!standing.stalled.empty()) return {Ran::Result::stalled, standing.stalled, 0};
+            if (!worker.active) return {Ran::Result::stalled, "this program does not handle all of its types", 0};
+            std::this_thread::sleep_for(longest);  // another process holds what is left
+            member.work = true;
         }
     }
 
@@ -14970,6 +15099,9 @@ void detail::Access::move_to(App& app, Options options, const std::vector<std::s
     auto engine = std::make_unique<Engine>(std::move(options));
     engine->take_over(*app.engine_, only);
     app.engine_ = std::move(engine);
+}
+detail::Ran detail::Access::run_group(App& app, std::string_view group, const RunOptions& options) {
+    return app.engine_->run_group(group, options);
 }
 Message App::do_dispatch(std::string_view stream, Message message) {
     return engine_->dispatch(stream, std::move(message));

@@ -2610,22 +2610,25 @@ private:
         result.scanned = group.scanned;
         if (!result.active) return;
         wake_retries(group, result);
+        const bool bounded = step.until != std::numeric_limits<std::int64_t>::max();
+        bool left = false;
         if (step.claims > 0 && group.maybe_ready) {
             flush();
             std::vector<std::int64_t> streams;
             {
-                auto row = ready_offsets_(group.id, static_cast<std::int64_t>(step.claims));
+                auto row = ready_offsets_(group.id, static_cast<std::int64_t>(step.claims), step.until);
                 while (row.next()) streams.push_back(row.integer(0));
             }
             for (const auto stream : streams) {
                 if (auto* offset = find_offset({group.id, stream}))
                     result.claims.push_back(take(group, stream, *offset));
             }
-            group.maybe_ready = streams.size() == step.claims;
+            left = streams.size() == step.claims;
+            group.maybe_ready = left || bounded;  // what is ready behind `until` stays so
         }
         std::size_t searched = 0;
         while (result.claims.size() < step.claims && group.scanned < head() && searched < searched_at_most) {
-            searched += discover(group, step.claims, result);
+            searched += discover(group, bounded ? 0 : step.claims, result);
         }
         // A group that only passed by what it does not handle need not write that down each time.
         const bool worth = group.scanned >= group.stored_scanned + 1000 || !result.claims.empty();
@@ -2639,7 +2642,7 @@ private:
             if (const auto* offset = find_offset({group.id, claim.stream})) claim.known = offset->known;
         }
         result.scanned = group.scanned;
-        result.more = group.maybe_ready || group.scanned < head();
+        result.more = (bounded ? left || searched > 0 : group.maybe_ready) || group.scanned < head();
     }
 
     Head& know_stream(std::string_view name, std::int64_t id, std::int64_t seq) {
@@ -3104,7 +3107,8 @@ private:
         "UPDATE sourced_offsets SET attempts = ?3, attempted = ?4, deaths = ?5, retry_at = ?6, error_type = ?7, "
         "error_text = ?8, failed_at = ?9, reason = ?10 WHERE grp = ?1 AND stream = ?2"};
     Statement ready_offsets_{bank_,
-                             "SELECT stream FROM sourced_offsets WHERE grp = ? AND state = 1 ORDER BY pending LIMIT ?"};
+                             "SELECT stream FROM sourced_offsets WHERE grp = ?1 AND state = 1 AND pending <= ?3 ORDER BY "
+                             "pending LIMIT ?2"};
     Statement next_retry_{bank_, "SELECT min(retry_at) FROM sourced_offsets WHERE grp = ? AND state = 3"};
     Statement wake_retries_{
         bank_, "UPDATE sourced_offsets SET state = 1, retry_at = NULL WHERE grp = ? AND state = 3 AND retry_at <= ?"};

@@ -1160,4 +1160,199 @@ TEST_CASE("Rebuild: while workers run, another process appends and readers read,
     CHECK(problems_of(directory.file()) == "");
 }
 
+// ==== One group by itself ======================================================
+
+using detail::Ran;
+using detail::RunOptions;
+
+Ran run_group(App& app, std::string_view group, const RunOptions& options = {}) {
+    return detail::Access::run_group(app, group, options);
+}
+
+/// Positions 1 to 12: four in each of s0, s1, s2 in turn.
+void fill_in_turn(App& app) {
+    for (int i = 0; i < 12; ++i) app.store().append("s" + std::to_string(i % 3), {Added{i + 1}});
+}
+
+std::int64_t highest_of(const Seen& seen) {
+    std::int64_t highest = 0;
+    for (const auto& each : seen) highest = std::max<std::int64_t>(highest, each.amount);
+    return highest;
+}
+
+TEST_CASE("Running one group: it handles what it has open up to a position, and nothing behind it or of others") {
+    for (const bool in_file : {false, true}) {
+        const Directory directory;
+        Diary totals;
+        Diary history;
+        App app({.path = in_file ? directory.file() : std::string(), .batch_size = 3});
+        app.add<Totals>(totals);
+        app.add<History>(history);
+        fill_in_turn(app);
+        std::vector<std::int64_t> told;
+        const auto ran = run_group(app, "totals", {.until = 7, .progress = [&](auto count) { told.push_back(count); }});
+        CHECK(ran.result == Ran::Result::reached);
+        CHECK(ran.messages == 7);
+        CHECK(told.back() == 7);
+        const Seen seen = totals.take();
+        CHECK(seen.size() == 7);
+        CHECK(highest_of(seen) == 7);
+        CHECK(history.take().empty());
+        CHECK(sum_in(app, "totals", "s0") == 1 + 4 + 7);
+        CHECK(sum_in(app, "totals", "s1") == 2 + 5);
+        CHECK(app.store().standing("totals", 7).reached);
+        CHECK_FALSE(app.store().standing("totals", 8).reached);
+        CHECK(app.stats().group("totals").lag == 5);
+
+        CHECK(run_group(app, "totals", {.until = 7}).messages == 0);
+        CHECK(run_group(app, "totals", {.until = 8}).messages == 1);
+        CHECK(run_group(app, "totals").messages == 4);
+        CHECK(sum_in(app, "totals", "s2") == 3 + 6 + 9 + 12);
+        CHECK(app.run_until_idle() == 12);  // the other's
+        CHECK(totals.take().size() == 5);
+        if (in_file) CHECK(problems_of(directory.file()) == "");
+    }
+}
+
+TEST_CASE("Running one group: what lies behind the position is left for the workers") {
+    Diary diary;
+    App app;
+    app.add<Totals>(diary);
+    app.add<Till>();
+    fill_in_turn(app);
+    run_group(app, "totals", {.until = 5});
+    CHECK(run_group(app, "till", {.until = 5}).messages == 5);
+    CHECK(app.history("notes").size() == 5);
+    app.start(2);
+    REQUIRE(app.wait_until_idle(60s));
+    app.stop();
+    CHECK(diary.take().size() == 12);
+    CHECK(app.history("notes").size() == 12);
+}
+
+TEST_CASE("Running one group: part of a replay leaves the rest of it a replay, and decides nothing twice") {
+    const Directory directory;
+    Diary diary;
+    App app({.path = directory.file(), .batch_size = 2});
+    app.add<Till>();
+    app.add<History>(diary);
+    for (int i = 0; i < 12; ++i) app.dispatch("s" + std::to_string(i % 3), Add{1});
+    app.run_until_idle();
+    const std::int64_t notes = static_cast<std::int64_t>(app.history("notes").size());
+    diary.take();
+    app.reset_group("history", {.position = 16});
+    app.reset_group("till");
+    CHECK(run_group(app, "history", {.until = 20}).result == Ran::Result::reached);
+    CHECK(run_group(app, "till", {.until = 15}).result == Ran::Result::reached);
+    CHECK(run_group(app, "till").result == Ran::Result::reached);
+    const Seen first = diary.take();
+    CHECK(run_group(app, "history").result == Ran::Result::reached);
+    for (const auto& seen : {first, diary.take()}) {
+        CHECK(!seen.empty());
+        CHECK(std::all_of(seen.begin(), seen.end(), [](const auto& each) { return each.replay; }));
+    }
+    CHECK(static_cast<std::int64_t>(app.history("notes").size()) == notes);
+    CHECK(app.load<Till>("s0").state == 4);
+    CHECK(sum_in(app, "history", "s0") == 4);
+    CHECK(problems_of(directory.file()) == "");
+}
+
+TEST_CASE("Running one group: it ends when it is told to, with all claims given back") {
+    const Directory directory;
+    Diary diary;
+    App app({.path = directory.file(), .batch_size = 1, .claim_count = 3});
+    app.add<Totals>(diary);
+    fill_in_turn(app);
+    std::int64_t handled = 0;
+    const auto ran = run_group(app, "totals", {.progress = [&](auto count) { handled = count; },
+                                               .stopped = [&] { return handled >= 3; }});
+    CHECK(ran.result == Ran::Result::interrupted);
+    CHECK(ran.messages == static_cast<std::int64_t>(diary.take().size()));
+    CHECK(ran.messages < 12);
+    for (const auto& offset : app.store().offsets("totals", {.all = true})) CHECK(offset.owner == 0);
+    CHECK(run_group(app, "totals").messages == 12 - ran.messages);
+    CHECK(problems_of(directory.file()) == "");
+}
+
+TEST_CASE("Running one group: it is never faster than the rate, and asks all the while whether it is to stop") {
+    Diary diary;
+    App app;
+    app.add<Totals>(diary);
+    for (int i = 0; i < 30; ++i) app.store().append("s" + std::to_string(i % 3), {Added{i + 1}});
+    std::int64_t most = 0;
+    std::int64_t before = 0;
+    const auto began = std::chrono::steady_clock::now();
+    const auto ran = run_group(app, "totals", {.rate = 200, .progress = [&](auto count) {
+                                                   most = std::max(most, count - std::exchange(before, count));
+                                               }});
+    const auto took = std::chrono::steady_clock::now() - began;
+    CHECK(ran.messages == 30);
+    CHECK(most <= 10);
+    CHECK(took >= 100ms);  // what the last turn handled need not be waited for
+    app.reset_group("totals");
+    int asked = 0;
+    const auto slow = run_group(app, "totals", {.rate = 0.001, .stopped = [&] { return ++asked > 5; }});
+    CHECK(slow.result == Ran::Result::interrupted);
+    CHECK(slow.messages == 1);
+}
+
+struct Weak : Handler {
+    explicit Weak(ErrorStrategy errors) : Handler("weak") {
+        options({.errors = std::move(errors)});
+        on([](const Added& added) {
+            if (added.amount == 4) throw std::runtime_error("not 4");
+        });
+    }
+};
+
+TEST_CASE("Running one group: where it cannot get to the position by itself it ends and says why") {
+    const auto reason_with = [](const ErrorStrategy& errors) {
+        App app;
+        app.add<Weak>(errors);
+        fill_in_turn(app);
+        const auto ran = run_group(app, "weak");
+        CHECK(ran.result == Ran::Result::stalled);
+        return ran.reason;
+    };
+    CHECK(reason_with([](const Fault&) { return Resolution::stop(); }) == "it is stopped: not 4");
+    CHECK(reason_with([](const Fault&) { return Resolution::park("for later"); }) == "'s0' is parked: for later");
+    CHECK(reason_with([](const Fault& fault) { return Resolution::retry(fault.at + 1h); }) ==
+          "'s0' waits for its retry: not 4");
+
+    const Directory directory;
+    App app({.path = directory.file()});
+    app.add<Weak>(Retries{.times = 0});
+    app.store().append("s0", {Added{1}});
+    open_store({.path = directory.file()})->register_group({"weak", {"till.added", "till.counted"}, {}});
+    CHECK(run_group(app, "weak").reason == "this program does not handle all of its types");
+
+    CHECK(error_of<NotRegistered>([&] { run_group(app, "strong"); }) ==
+          "run 'strong': no reactor of this name was added");
+    app.start(1);
+    CHECK(error_of([&] { run_group(app, "weak"); }) == "run 'weak': workers are running; stop() first");
+}
+
+TEST_CASE("Running one group: what another process holds is waited for") {
+    const Directory directory;
+    Diary diary;
+    App app({.path = directory.file()});
+    app.add<Totals>(diary);
+    fill_in_turn(app);
+    App other({.path = directory.file()});
+    Diary elsewhere;
+    other.add<Totals>(elsewhere);
+    std::optional<Claim> claim = other.store().claim_stream(other.stats().group("totals").id, "s1");
+    REQUIRE(claim);
+    std::int64_t handled = 0;
+    const auto ran = run_group(app, "totals", {.progress = [&](auto count) { handled = count; },
+                                               .stopped = [&] {
+                                                   if (handled == 8 && claim) other.store().revoke({*claim});
+                                                   if (handled == 8) claim.reset();
+                                                   return false;
+                                               }});
+    CHECK(ran.result == Ran::Result::reached);
+    CHECK(ran.messages == 12);
+    CHECK(diary.take().size() == 12);
+}
+
 }  // namespace replay_test

@@ -2391,6 +2391,99 @@ struct Stats {
     [[nodiscard]] GroupInfo group(std::string_view name) && { return std::as_const(*this).group(name); }
 };
 
+/// A message that Store::import_log() cannot take: which one of those that were given, and which field says so.
+struct SOURCED_API Unfit : Invalid {
+    Unfit(const Message& message, std::size_t index, std::string_view field, std::string_view found);
+
+    [[nodiscard]] std::size_t index() const noexcept { return index_; }  ///< from 0
+    /// As problems() names it, without the slash: "seq".
+    [[nodiscard]] const std::string& field() const noexcept { return field_; }
+
+private:
+    std::size_t index_;
+    std::string field_;
+};
+
+/// What came of an import.
+struct Imported {
+    std::int64_t appended = 0;
+    std::int64_t known = 0;  ///< were there already, equal in everything
+    std::int64_t moved = 0;  ///< of both: those that stand at another position than the one they were given with
+};
+
+/// A group as one file hands it to another. Its generation that is served; what is built beside it stays behind.
+struct GroupRecord {
+    std::string name;
+    std::int64_t generation = 1;
+    /// Type names, each with the first position at which it is looked for.
+    std::vector<std::pair<std::string, std::int64_t>> handles{};
+    std::int64_t begins = 0;
+    std::int64_t scanned = 0;
+    bool active = true;
+    std::string reason;
+    std::string error_type;
+    std::string error_text;
+    std::int64_t error_position = 0;
+    Time created_at{};
+    std::optional<Time> changed_at{};
+
+    [[nodiscard]] bool operator==(const GroupRecord&) const = default;
+};
+
+/// Where a group stands in one stream. A claim stays behind: what was claimed is ready.
+struct OffsetRecord {
+    std::string group;
+    OffsetInfo offset;
+    std::int64_t highest = 0;  ///< position of the last message ever handled, which a reset leaves alone
+};
+
+/// A message that a group was made to pass over.
+struct SkipRecord {
+    std::string group;
+    Skipped skipped;
+};
+
+/// One piece of what the groups of a file have come to. A group comes before what belongs to it.
+using GroupPart = std::variant<GroupRecord, OffsetRecord, SkipRecord>;
+
+/// One state of everything in the file, however much is written meanwhile; see Store::snapshot(). Visitors end
+/// their reading with `false`.
+class Snapshot {
+public:
+    Snapshot() = default;
+    Snapshot(const Snapshot&) = delete;
+    Snapshot& operator=(const Snapshot&) = delete;
+    virtual ~Snapshot() = default;
+
+    [[nodiscard]] virtual std::int64_t head() = 0;
+    virtual void read_log(const LogRange& range, const Visit& visit) = 0;
+    /// What waits, in order of due time.
+    virtual void scheduled(const std::function<bool(const Scheduled&)>& visit) = 0;
+    [[nodiscard]] virtual std::vector<Recurring> recurring() = 0;
+    /// Every group in order of its making, followed by its offsets and by what it was made to pass over.
+    virtual void groups(const std::function<bool(const GroupPart&)>& visit) = 0;
+};
+
+/// What bringing the write-ahead log into the file has done.
+struct Checkpoint {
+    enum class Held {
+        no,
+        reader,  ///< somebody reads an older state: what came after it stays in the log
+        writer   ///< another process writes, or checkpoints
+    };
+    std::int64_t frames = 0;  ///< pages in the log before
+    std::int64_t moved = 0;   ///< of these now in the file
+    bool restarted = false;   ///< the log begins anew: what comes is written over it. Its file does not shrink
+    Held held = Held::no;
+};
+
+struct BackupOptions {
+    bool replace = false;  ///< an existing file is replaced; otherwise it is an error
+    /// Called every few megabytes with pages copied and pages in all, the last time with both equal. What it throws
+    /// ends the copying and passes on; nothing stays behind then.
+    std::function<void(std::int64_t done, std::int64_t total)> progress{};
+};
+
 /// See UnitTransaction::passed().
 struct Passed {
     std::int64_t highest = 0;             ///< what stands in the stream up to this position is a replay
@@ -2581,6 +2674,32 @@ public:
     [[nodiscard]] virtual bool settled(std::int64_t group) = 0;
     [[nodiscard]] virtual Stats stats() = 0;
 
+    // ---- from file to file
+
+    /// Runs `body` on one state of the whole file. Who writes meanwhile is not held up, but the WAL cannot shrink.
+    virtual void snapshot(const std::function<void(Snapshot&)>& body) = 0;
+    /// Appends messages as another file has recorded them: with their ids, seqs, times, causes, metadata, payloads, and
+    /// without the payload where it was erased. All or none. Positions are given anew, in the order of `messages`. What
+    /// is there already, equal in everything, is passed over: an import that broke off can be made again from its
+    /// beginning. Throws Unfit for the first message that is not the next one of its stream, was recorded before the
+    /// last one of the log, has a type of another kind here, a cause that is neither in the log before it nor marked as
+    /// outside (see verify()), another correlation than its cause, or an id that stands for another message.
+    virtual Imported import_log(const Messages& messages) = 0;
+    /// Puts what recurs into the schedule as another file had it, `next` and `next_id` included; the occurrence that
+    /// waits is scheduled like any other message. Again is no error. Throws Invalid where the name stands for something
+    /// else, or nothing waits under `next_id`.
+    virtual void import_recurring(const std::vector<Recurring>& recurring) = 0;
+    /// Stores groups as they were in another file, all or none; `next` gives one part after the other and then nothing.
+    /// Only for a log with the same messages at the same positions. Throws Invalid for a group that is stored already,
+    /// a stream that is not there, a position behind the log's end, and for a part whose group did not come first.
+    virtual void import_groups(const std::function<std::optional<GroupPart>()>& next) = 0;
+    /// Brings the WAL into the file, waiting a moment for readers of older states. In memory there is nothing to do.
+    virtual Checkpoint checkpoint() = 0;
+    /// Copies one state of the file to `path`, while others go on; safe on the disk when it returns. Readable by its
+    /// owner only. The copy appears under its name when it is whole. Throws StoreError when a file is there already
+    /// and is not to be replaced, and when one that is to be replaced is in use.
+    virtual void backup(const std::string& path, const BackupOptions& options = {}) = 0;
+
     // ---- processes
 
     /// Says that this process lives, and takes back the claims of processes whose
@@ -2650,8 +2769,12 @@ struct VerifyOptions {
     /// Ids that were acknowledged to somebody who kept them outside the file.
     std::vector<Id> acknowledged{};
     std::size_t limit = 100;  ///< stop after so many violations
-    /// Called every few thousand messages, and at the end with done == total.
+    /// Called every few thousand messages, and at the end with done == total. What it throws ends the check and
+    /// passes on.
     std::function<void(std::int64_t done, std::int64_t total)> progress{};
+    /// Called a few times a second while integrity_check runs, on this thread, with how long it has been running:
+    /// SQLite does not tell how far it is. What it throws ends the check and passes on.
+    std::function<void(Duration running)> integrity_progress{};
     /// Told when this program's SQLite can damage a file that other connections checkpoint.
     std::function<void(std::string_view warning)> warn{};
     std::string vfs{};  ///< name of a SQLite VFS; empty: the default one
@@ -10926,6 +11049,12 @@ Messages Store::log(const LogRange& range) {
     });
     return messages;
 }
+
+Unfit::Unfit(const Message& message, std::size_t index, std::string_view field, std::string_view found)
+    : Invalid("import seq " + std::to_string(message.seq) + " of '" + detail::shown(message.stream) + "'",
+              {{'/' + std::string(field), std::string(found)}}),
+      index_(index),
+      field_(field) {}
 
 const GroupInfo& Stats::group(std::string_view name) const& {
     for (const auto& group : groups) {

@@ -575,6 +575,7 @@ using ByName = std::unordered_map<std::string, T, TextHash, std::equal_to<>>;
 struct Head {
     std::int64_t id = 0;
     std::int64_t seq = 0;
+    std::int64_t updated_at = 0;  // where it is dirty
     bool dirty = false;
     Tail tail{};  // the last messages, if it was us who appended them
 };
@@ -872,13 +873,10 @@ public:
             throw Conflict("append to '" + std::string(stream) + "': expected seq " + std::to_string(expect.seq) +
                            ", found " + std::to_string(before));
         }
-        if (!head) {
-            insert_stream_.run(stream, 0, now());
-            head = &know_stream(stream, sqlite3_last_insert_rowid(connection_->handle()), 0);
-        }
+        if (!head) head = &make_stream(stream, now());
         Appended done{before + 1, before, this->head() + 1, this->head(), time_of(now()), false};
         for (const auto& message : messages) {
-            if (!insert(stream, *head, message)) {
+            if (!insert(stream, *head, message, now())) {
                 if (done.last_seq == before) {
                     if (auto first = repeated(stream, messages)) return *first;
                 }
@@ -888,7 +886,38 @@ public:
             ++done.last_seq;
             ++done.last_position;
         }
-        if (!std::exchange(head->dirty, true)) dirty_heads_.push_back(head);
+        return done;
+    }
+
+    /// See Store::import_log. Alone in its transaction: the recorded times are not those of now.
+    Imported import_log(const Messages& messages) {
+        Imported done;
+        const UserTransaction::End end(transaction_);  // it looks up what is known
+        (void)head();
+        for (std::size_t i = 0; i < messages.size(); ++i) {
+            const Message& message = messages[i];
+            const auto unfit = [&](std::string_view field, std::string_view found) {
+                return Unfit(message, i, field, found);
+            };
+            if (is_blank(message.stream)) throw unfit("stream", "it is blank");
+            if (message.type.empty()) throw unfit("type", "it is empty");
+            if (message.id.is_nil()) throw unfit("id", "it is nil");
+            if (message.payload.size() > options_.max_payload) {
+                throw unfit("payload", too_large(message.payload.size()));
+            }
+            if (message.seq < 1) throw unfit("seq", "it has to be 1 or more");
+            const Head* known = find_head(message.stream);
+            const std::int64_t last = known ? known->seq : 0;
+            if (message.seq <= last) {
+                ++done.known;
+                done.moved += same_as_stored(message, unfit) == message.position ? 0 : 1;
+                continue;
+            }
+            if (message.seq != last + 1) throw unfit("seq", "expected " + std::to_string(last + 1));
+            import(message, unfit);
+            ++done.appended;
+            done.moved += head_ == message.position ? 0 : 1;
+        }
         return done;
     }
 
@@ -913,6 +942,31 @@ public:
             }
             throw;
         }
+    }
+
+    void import_recurring(const Recurring& recurring) {
+        const Message& message = recurring.message;
+        const std::string tried = "import what recurs as '" + recurring.name + "': ";
+        if (is_blank(recurring.name)) throw Invalid(tried + "the name is blank");
+        if (recurring.every <= Duration(0)) throw Invalid(tried + "the interval is not positive");
+        check_stream_name(message.stream);
+        if (message.type.empty()) throw Invalid(tried + "its message has no type");
+        if (!is_waiting(recurring.next_id)) {
+            throw Invalid(tried + "its next message " + recurring.next_id.to_string() + " is not scheduled");
+        }
+        {
+            auto row = recurring_by_name_(recurring.name);
+            if (row.next()) {
+                if (same(recurring_from(row), recurring)) return;
+                throw Invalid(tried + "something else recurs under this name already");
+            }
+        }
+        insert_recurring_.run(recurring.name, recurring.every.count(),
+                              recurring.first ? std::optional(micros(*recurring.first)) : std::nullopt,
+                              micros(recurring.next), recurring.next_id, message.stream,
+                              type_id(message.type, message.kind), message.schema, metadata(message),
+                              std::string_view(message.payload));
+        changed_ = true;
     }
 
     void schedule(const Scheduled& entry, std::string_view stream) {
@@ -1387,6 +1441,84 @@ public:
         if (on_reset) run_user(on_reset);
     }
 
+    // ---- groups from another file
+
+    void import_group(const GroupRecord& record) {
+        const std::string tried = "import group '" + record.name + "': ";
+        if (is_blank(record.name)) throw Invalid(tried + "its name is blank");
+        if (group_by_name_(record.name).next()) throw Invalid(tried + "a group of this name is stored already");
+        check_position(tried, "begins", record.begins);
+        check_position(tried, "scanned", record.scanned);
+        if (record.scanned < record.begins) throw Invalid(tried + "it is searched less far than it begins");
+        Handles handles;
+        for (const auto& [type, since] : record.handles) {
+            (void)type_id(type, std::nullopt);
+            handles.emplace(type, since);
+        }
+        const std::string text = encode(handles);
+        insert_group_.run(record.name, std::string_view(text), record.begins, record.scanned,
+                          micros(record.created_at));
+        const std::int64_t id = sqlite3_last_insert_rowid(connection_->handle());
+        serve_number_.run(id, record.generation);
+        set_status_.run(id, std::string_view(record.active ? "active" : "stopped"), given(record.reason),
+                        given(record.error_type), given(record.error_text),
+                        record.error_position != 0 ? std::optional(record.error_position) : std::nullopt,
+                        record.changed_at ? std::optional(micros(*record.changed_at)) : std::nullopt);
+        changed_ = true;
+    }
+
+    void import_offset(const OffsetRecord& record) {
+        using Named = OffsetInfo::State;
+        const OffsetInfo& info = record.offset;
+        const std::string tried = "import where group '" + record.group + "' stands in '" + info.stream + "': ";
+        const std::int64_t group = imported_group(tried, record.group);
+        const Head* head = find_head(info.stream);
+        if (!head) throw Invalid(tried + "there is no such stream");
+        check_position(tried, "acked", info.acked);
+        check_position(tried, "known", info.known);
+        check_position(tried, "highest", record.highest);
+        const OffsetKey key{group, head->id};
+        if (find_offset(key)) throw Invalid(tried + "that is said twice");
+        Offset& offset = make_offset(key, info.acked);
+        offset.known = std::max(info.acked, info.known);
+        offset.highest = record.highest;
+        if (offset.known > offset.acked) offset.pending = offset.acked + 1;
+        offset.state = offset.pending ? ready : idle;
+        if (info.state == Named::parked) offset.state = parked;
+        if (info.state == Named::waiting && offset.pending && info.retry_at) {
+            offset.state = waiting;
+            offset.retry_at = micros(*info.retry_at);
+        }
+        offset.attempts = info.attempts;
+        offset.deaths = info.deaths;
+        if (info.position != 0) offset.attempted = info.position;
+        const auto text = [](const std::string& from) { return from.empty() ? std::nullopt : std::optional(from); };
+        offset.error_type = text(info.error_type);
+        offset.error_text = text(info.error_text);
+        offset.reason = text(info.reason);
+        if (info.state == Named::parked && !offset.reason) offset.reason = "";
+        if (info.failed_at) offset.failed_at = micros(*info.failed_at);
+        offset.trouble = offset.attempted || offset.retry_at || offset.error_type || offset.error_text ||
+                         offset.reason || offset.failed_at;
+        touch(key, offset);
+        if (dirty_offsets_.size() < offsets_at_once) return;
+        flush();
+        forget_offsets();
+    }
+
+    void import_skipped(const SkipRecord& record) {
+        const Skipped& skipped = record.skipped;
+        const std::string tried = "import what group '" + record.group + "' skipped in '" + skipped.stream + "': ";
+        const std::int64_t group = imported_group(tried, record.group);
+        const Head* head = find_head(skipped.stream);
+        if (!head) throw Invalid(tried + "there is no such stream");
+        if (!stands_at(head->id, skipped.position)) {
+            throw Invalid(tried + "position " + std::to_string(skipped.position) + " is no message of the stream");
+        }
+        insert_skipped_.run(group, head->id, skipped.position, skipped.id, micros(skipped.at),
+                            given(skipped.error_type), given(skipped.error_text), skipped.reason);
+    }
+
     // ---- one stream of a group, by hand
 
     /// Lets `change` work on the group's offset in the stream, with all that the log holds discovered.
@@ -1699,6 +1831,8 @@ public:
     }
     void rollback() { rollback_.run(); }
     void write_tiny_row() { tiny_row_.run(); }
+    /// Waits for another process's write as long as any other transaction does.
+    void begin_patiently() { begin_.run(); }
 
 private:
     struct Type {
@@ -2050,7 +2184,7 @@ private:
             begin_.run();
             bool all = true;
             for (std::size_t i = 0; i < count && all; ++i) {
-                if (live[i]->alone) {
+                if (live[i]->alone && !live[i]->survived) {
                     error = std::make_exception_ptr(
                         StoreError("COMMIT reported an error and the outcome of the transaction is unknown"));
                     all = false;
@@ -2070,7 +2204,6 @@ private:
     }
 
     void announce() {
-        if (head_ >= 0 && now_ != 0) recorded_ = std::max(recorded_, now_);
         if (!on_commit_ || (committed_types_.empty() && !types_unknown_ && !changed_)) return;
         names_.clear();
         for (const auto* name : committed_types_) names_.push_back(*name);
@@ -2083,19 +2216,22 @@ private:
 
     // ---- appending
 
+    static bool is_blank(std::string_view name) {
+        return name.find_first_not_of(" \t\r\n") == std::string_view::npos;
+    }
     static void check_stream_name(std::string_view stream) {
-        if (stream.find_first_not_of(" \t\r\n") == std::string_view::npos) {
-            throw Invalid("append: the stream's name is blank");
-        }
+        if (is_blank(stream)) throw Invalid("append: the stream's name is blank");
     }
     void check(const Message& message) const {
         if (message.type.empty()) throw Invalid("append: a message has no type");
         if (message.id.is_nil()) throw Invalid("append: a message of type '" + message.type + "' has no id");
         if (message.payload.size() > options_.max_payload) {
             throw Invalid("append: the payload of a message of type '" + message.type + "' has " +
-                          std::to_string(message.payload.size()) + " bytes, at most " +
-                          std::to_string(options_.max_payload) + " are allowed");
+                          too_large(message.payload.size()));
         }
+    }
+    [[nodiscard]] std::string too_large(std::size_t bytes) const {
+        return std::to_string(bytes) + " bytes, at most " + std::to_string(options_.max_payload) + " are allowed";
     }
     static std::int64_t kind_number(Kind kind) { return kind == Kind::command ? 0 : 1; }
     static std::optional<Id> own(const Id& id, const Id& other) {
@@ -2104,12 +2240,21 @@ private:
     static std::optional<std::int64_t> given(Time time) {
         return time == Time{} ? std::nullopt : std::optional(micros(time));
     }
+    static std::optional<std::string_view> given(const std::string& text) {
+        return text.empty() ? std::nullopt : std::optional(std::string_view(text));
+    }
     static std::optional<std::string_view> metadata(const Message& message) {
         return message.metadata.empty() ? std::nullopt : std::optional(std::string_view(message.metadata.json()));
     }
 
-    /// False when the id is in the log already; nothing is written then.
-    bool insert(std::string_view stream, Head& head, const Message& message) {
+    Head& make_stream(std::string_view stream, std::int64_t time) {
+        insert_stream_.run(stream, 0, time);
+        return know_stream(stream, sqlite3_last_insert_rowid(connection_->handle()), 0);
+    }
+
+    /// False when the id is in the log already; nothing is written then. `erased_at`: without its payload.
+    bool insert(std::string_view stream, Head& head, const Message& message, std::int64_t time,
+                std::optional<std::int64_t> erased_at = std::nullopt) {
         if (has_scheduled()) {
             auto row = scheduled_by_id_(message.id);
             if (row.next()) {
@@ -2127,17 +2272,19 @@ private:
                           message.id,
                           own(message.id, message.causation),
                           own(message.id, message.correlation),
-                          now(),
+                          time,
                           given(message.occurred_at),
                           metadata(message),
-                          std::string_view(message.payload),
-                          std::nullopt};
+                          erased_at ? std::nullopt : std::optional(std::string_view(message.payload)),
+                          erased_at};
         if (row.occurred_at == row.recorded_at) row.occurred_at.reset();
         rows_.push_back({row, head.id, type});
         if (careful_ && !insert_last()) return false;
         if (rows_.size() == rows_at_once) write_rows();
         ++head_;
         ++head.seq;
+        recorded_ = head.updated_at = time;
+        if (!std::exchange(head.dirty, true)) dirty_heads_.push_back(&head);
         keep_tail(head, row, message);
         remember({row.position, head.id, type});
         note_type(message.type);
@@ -2189,7 +2336,8 @@ private:
     static void bind_row(Statement& statement, int& column, const Waiting& entry) {
         const StoredMessage& row = entry.message;
         statement.bind_on(column, row.position, entry.stream, row.seq, entry.type, row.schema, row.id, row.causation,
-                          row.correlation, row.recorded_at, row.occurred_at, row.metadata, row.payload, row.checksum());
+                          row.correlation, row.recorded_at, row.occurred_at, row.metadata, row.payload, row.erased_at,
+                          row.checksum());
     }
 
     void note_type(std::string_view name) {
@@ -2204,6 +2352,126 @@ private:
         if (!recent_.empty() && recent_.back().position + 1 != message.position) recent_.clear();
         if (recent_.size() >= recent_messages) recent_.pop_front();
         recent_.push_back(message);
+    }
+
+    // ---- from another file
+
+    struct Linked {
+        Id id;
+        Id correlation;
+    };
+
+    template <class Unfits>
+    void import(const Message& message, const Unfits& unfit) {
+        if (micros(message.recorded_at) < recorded_) {
+            throw unfit("recorded_at", "the log ends with a message that was recorded " +
+                                           std::to_string(recorded_ - micros(message.recorded_at)) +
+                                           " microseconds later");
+        }
+        (void)type_id(message.type, message.kind);
+        if (types_.find(message.type)->second.kind != kind_number(message.kind)) {
+            throw unfit("kind", message.kind == Kind::command ? "the type is one of events here"
+                                                              : "the type is one of commands here");
+        }
+        const Id correlation = own(message.id, message.correlation).value_or(message.id);
+        if (const auto cause = own(message.id, message.causation)) {
+            const auto caused = correlation_of(*cause);
+            if (!caused && !is_outside(message)) {
+                throw unfit("causation", cause->to_string() + " is not in the log before it");
+            }
+            if (caused && *caused != correlation) {
+                throw unfit("correlation", "that of its cause is " + caused->to_string());
+            }
+        }
+        Head* head = find_head(message.stream);
+        if (!head) head = &make_stream(message.stream, micros(message.recorded_at));
+        const auto erased_at = message.erased_at ? std::optional(micros(*message.erased_at)) : std::nullopt;
+        if (!insert(message.stream, *head, message, micros(message.recorded_at), erased_at)) {
+            const auto known = transaction_.find(message.id);
+            throw unfit("id", known ? "it is seq " + std::to_string(known->seq) + " of '" + known->stream + "' already"
+                                    : "it is known already");
+        }
+        if (links_.empty()) links_.resize(kept_links);
+        links_[std::hash<Id>()(message.id) % kept_links] = {message.id, correlation};
+    }
+
+    /// The correlation of a message of the log, those that wait to be written among them.
+    std::optional<Id> correlation_of(const Id& id) {
+        if (!links_.empty()) {
+            const Linked& kept = links_[std::hash<Id>()(id) % kept_links];
+            if (kept.id == id) return kept.correlation;
+        }
+        for (const auto& row : rows_) {
+            if (row.message.id == id) return row.message.correlation.value_or(id);
+        }
+        auto row = correlation_by_id_(id);
+        if (!row.next()) return std::nullopt;
+        return row.null(0) ? id : id_of(row, 0);
+    }
+
+    static bool is_outside(const Message& message) {
+        const auto said = message.metadata.get("outside_cause");
+        return said && (*said == "true" || *said == "1" || *said == message.causation.to_string());
+    }
+
+    /// The position of the message that stands where this one would; it has to be this one.
+    template <class Unfits>
+    std::int64_t same_as_stored(const Message& message, const Unfits& unfit) {
+        const auto known = transaction_.find(message.id);
+        if (!known) {
+            throw unfit("id", "the stream has another message of this seq, and ends with seq " +
+                                  std::to_string(find_head(message.stream)->seq));
+        }
+        if (known->stream != message.stream || known->seq != message.seq) {
+            throw unfit("id", "it is seq " + std::to_string(known->seq) + " of '" + known->stream + "' here");
+        }
+        const Time occurred = message.occurred_at == Time{} ? message.recorded_at : message.occurred_at;
+        const auto differs = [&](const char* field, const std::string& here) {
+            return unfit(field, "the message is there already with " + here);
+        };
+        const auto time = [](const char* what, Time at) {
+            return std::string(what) + " at " + std::to_string(micros(at)) + " microseconds";
+        };
+        if (known->type != message.type) throw differs("type", "the type '" + known->type + "'");
+        if (known->kind != message.kind) throw differs("kind", "the other kind");
+        if (known->schema != message.schema) throw differs("schema", "schema " + std::to_string(known->schema));
+        if (known->causation != own(message.id, message.causation).value_or(message.id)) {
+            throw differs("causation", "the cause " + known->causation.to_string());
+        }
+        if (known->correlation != own(message.id, message.correlation).value_or(message.id)) {
+            throw differs("correlation", "the correlation " + known->correlation.to_string());
+        }
+        if (known->recorded_at != message.recorded_at) {
+            throw differs("recorded_at", time("recorded", known->recorded_at));
+        }
+        if (known->occurred_at != occurred) throw differs("occurred_at", time("occurred", known->occurred_at));
+        if (known->metadata.json() != message.metadata.json()) {
+            throw differs("metadata", "the metadata " + known->metadata.json());
+        }
+        if (known->erased_at != message.erased_at) {
+            throw differs("erased_at", known->erased_at ? "its payload erased" : "its payload");
+        }
+        if (!message.erased_at && known->payload != message.payload) throw differs("payload", "another payload");
+        return known->position;
+    }
+
+    static bool same(const Recurring& one, const Recurring& other) {
+        return one.every == other.every && one.first == other.first && one.next == other.next &&
+               one.next_id == other.next_id && one.message.stream == other.message.stream &&
+               one.message.type == other.message.type && one.message.kind == other.message.kind &&
+               one.message.schema == other.message.schema && one.message.metadata == other.message.metadata &&
+               one.message.payload == other.message.payload;
+    }
+
+    void check_position(const std::string& tried, const char* what, std::int64_t position) {
+        if (position >= 0 && position <= head()) return;
+        throw Invalid(tried + what + " is " + std::to_string(position) + ", and the log ends at " +
+                      std::to_string(head()));
+    }
+    std::int64_t imported_group(const std::string& tried, std::string_view name) {
+        auto row = group_by_name_(name);
+        if (!row.next()) throw Invalid(tried + "the group did not come first");
+        return row.integer(0);
     }
 
     // ---- generations
@@ -2382,7 +2650,7 @@ private:
         const UserMode mode(*this, false);
         write_rows();
         for (auto* head : dirty_heads_) {
-            update_head_.run(head->seq, now(), head->id);
+            update_head_.run(head->seq, head->updated_at, head->id);
             head->dirty = false;
         }
         dirty_heads_.clear();
@@ -2785,6 +3053,7 @@ private:
         tails_ = 0;
         types_.clear();
         recent_.clear();
+        links_.clear();
         forget_groups();
         rows_.clear();
         dirty_heads_.clear();
@@ -2862,6 +3131,8 @@ private:
     static constexpr std::size_t recent_messages = 65'536;
     static constexpr std::size_t tail_messages = 64;
     static constexpr std::size_t kept_tails = 20'000;
+    static constexpr std::size_t kept_links = 1u << 16;
+    static constexpr std::size_t offsets_at_once = 20'000;
     static constexpr std::size_t searched_at_once = 4096;
     static constexpr std::size_t searched_at_most = 32'768;
 
@@ -2889,6 +3160,7 @@ private:
     bool careful_ = false;       // rows are written one at a time, so that a known id is seen at once
     bool be_careful_ = false;    // the transaction that is run again is careful
     std::deque<Logged> recent_;  // the end of the log, without a gap
+    std::vector<Linked> links_;  // what was imported lately, by id; empty until something is
     std::vector<Head*> dirty_heads_;
     std::vector<std::pair<OffsetKey, Offset*>> dirty_offsets_;
     std::optional<bool> has_scheduled_;
@@ -2957,10 +3229,10 @@ private:
     Statement insert_type_{bank_, "INSERT INTO sourced_types(name, kind) VALUES(?, ?)"};
     Statement update_type_kind_{bank_, "UPDATE sourced_types SET kind = ? WHERE id = ?"};
     static std::string insert_sql(std::size_t rows) {
-        const std::string row = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+        const std::string row = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
         std::string sql =
             "INSERT INTO sourced_messages(position, stream, seq, type, schema, id, causation, correlation, "
-            "recorded_at, occurred_at, metadata, payload, checksum) VALUES" +
+            "recorded_at, occurred_at, metadata, payload, erased_at, checksum) VALUES" +
             row;
         for (std::size_t i = 1; i < rows; ++i) sql += ", " + row;
         return sql;
@@ -2970,6 +3242,7 @@ private:
     Statement insert_message_{bank_, insert_one_sql_.c_str()};
     Statement insert_messages_{bank_, insert_many_sql_.c_str()};
     Statement position_by_id_{bank_, "SELECT position FROM sourced_messages WHERE id = ?"};
+    Statement correlation_by_id_{bank_, "SELECT correlation FROM sourced_messages WHERE id = ?"};
     Statement message_by_id_{
         bank_,
         "SELECT m.position, m.seq, s.name, t.name, m.payload, m.recorded_at FROM sourced_messages m "
@@ -3071,6 +3344,9 @@ private:
                            "UPDATE sourced_groups AS o SET handles = n.handles, scanned = n.scanned "
                            "FROM sourced_groups n WHERE o.id = ?1 AND n.id = ?2"};
     Statement serve_number_{bank_, "UPDATE sourced_groups SET generation = ?2 WHERE id = ?1"};
+    Statement set_status_{bank_,
+                          "UPDATE sourced_groups SET status = ?2, reason = ?3, error_type = ?4, error_text = ?5, "
+                          "error_position = ?6, changed_at = ?7 WHERE id = ?1"};
     Statement update_handles_{bank_, "UPDATE sourced_groups SET handles = ? WHERE id = ?"};
     Statement update_scanned_{bank_, "UPDATE sourced_groups SET scanned = ? WHERE id = ?"};
     Statement stop_group_{bank_,
@@ -3267,13 +3543,14 @@ public:
     [[nodiscard]] std::vector<Scheduled> scheduled(std::size_t count, std::string_view stream) {
         std::vector<Scheduled> entries;
         auto row = stream.empty() ? scheduled_(limit(count)) : scheduled_for_(limit(count), stream);
-        while (row.next()) {
-            Scheduled entry;
-            entry.due_at = time_of(row.integer(0));
-            Writer::fill_scheduled(entry.message, row, 0);
-            entries.push_back(std::move(entry));
-        }
+        while (row.next()) entries.push_back(scheduled_from(row));
         return entries;
+    }
+    void scheduled(const std::function<bool(const Scheduled&)>& visit) {
+        auto row = scheduled_(-1);
+        while (row.next()) {
+            if (!visit(scheduled_from(row))) return;
+        }
     }
 
     [[nodiscard]] std::vector<Recurring> recurring() {
@@ -3378,6 +3655,7 @@ public:
         return stats;
     }
 
+    [[nodiscard]] Connection& connection() noexcept { return connection_; }
     [[nodiscard]] std::int64_t changed_outside() {
         auto row = data_version_();
         row.next();
@@ -3386,11 +3664,7 @@ public:
     [[nodiscard]] std::vector<Skipped> skipped(std::string_view group, std::int64_t after, std::size_t count) {
         std::vector<Skipped> all;
         auto row = skipped_(group_named(group), after, limit(count));
-        while (row.next()) {
-            all.push_back({row.integer(0), std::string(row.text(1)), row.integer(2), id_of(row, 3),
-                           time_of(row.integer(4)), std::string(row.text(5)), std::string(row.text(6)),
-                           std::string(row.text(7))});
-        }
+        while (row.next()) all.push_back(skipped_from(row));
         return all;
     }
 
@@ -3438,6 +3712,25 @@ public:
             all.push_back(std::move(worker));
         }
         return all;
+    }
+
+    void groups(const std::function<bool(const GroupPart&)>& visit) {
+        std::vector<std::pair<std::int64_t, GroupRecord>> all;
+        {
+            auto row = groups_();
+            while (row.next()) all.emplace_back(row.integer(0), group_record(row));
+        }
+        for (const auto& [id, record] : all) {
+            if (!visit(record)) return;
+            auto offset = all_offsets_(id, 0, std::numeric_limits<std::int64_t>::max(), -1);
+            while (offset.next()) {
+                if (!visit(OffsetRecord{record.name, offset_info(offset), offset.integer(14)})) return;
+            }
+            auto skipped = skipped_(id, 0, -1);
+            while (skipped.next()) {
+                if (!visit(SkipRecord{record.name, skipped_from(skipped)})) return;
+            }
+        }
     }
 
     /// Everything that `body` reads is of one state.
@@ -3540,6 +3833,33 @@ private:
         case OffsetInfo::State::parked: break;
         }
         return parked_offsets_;
+    }
+
+    static Scheduled scheduled_from(const Cursor& row) {
+        Scheduled entry;
+        entry.due_at = time_of(row.integer(0));
+        Writer::fill_scheduled(entry.message, row, 0);
+        return entry;
+    }
+    static Skipped skipped_from(const Cursor& row) {
+        return {row.integer(0),          std::string(row.text(1)), row.integer(2),          id_of(row, 3),
+                time_of(row.integer(4)), std::string(row.text(5)), std::string(row.text(6)), std::string(row.text(7))};
+    }
+    static GroupRecord group_record(const Cursor& row) {
+        GroupRecord record;
+        record.name = row.text(1);
+        record.active = row.text(2) == "active";
+        record.reason = row.text(3);
+        record.error_type = row.text(4);
+        record.error_text = row.text(5);
+        record.error_position = row.integer(6);
+        record.begins = row.integer(7);
+        record.scanned = row.integer(8);
+        for (const auto& handled : handles_of(row.text(9))) record.handles.emplace_back(handled);
+        record.generation = row.integer(10);
+        if (!row.null(11)) record.changed_at = time_of(row.integer(11));
+        record.created_at = time_of(row.integer(12));
+        return record;
     }
 
     std::int64_t group_named(std::string_view name) {
@@ -3835,7 +4155,7 @@ private:
     Statement groups_{
         bank_,
         "SELECT id, name, status, reason, error_type, error_text, error_position, begins, scanned, handles, "
-        "generation, changed_at FROM sourced_groups WHERE active = 1 ORDER BY id"};
+        "generation, changed_at, created_at FROM sourced_groups WHERE active = 1 ORDER BY id"};
     Statement handles_{bank_, "SELECT handles FROM sourced_groups WHERE id = ?"};
     Statement offsets_of_{
         bank_,
@@ -3863,7 +4183,7 @@ private:
         "ORDER BY k.id LIMIT ?"};
 #define SOURCED_PRIVATE_SELECT_OFFSETS                                                                               \
     "SELECT s.name, o.state, o.acked, o.known, o.attempts, o.deaths, o.attempted, o.error_type, o.error_text, "      \
-    "o.reason, o.failed_at, o.retry_at, o.owner, w.pid FROM sourced_offsets o "
+    "o.reason, o.failed_at, o.retry_at, o.owner, w.pid, o.highest FROM sourced_offsets o "
     Statement all_offsets_{
         bank_, SOURCED_PRIVATE_SELECT_OFFSETS
         "JOIN sourced_streams s ON s.id = o.stream LEFT JOIN sourced_workers w ON w.id = o.owner "
@@ -4028,7 +4348,7 @@ public:
         checkpointer_ = std::make_unique<Connection>(options_.path, SQLITE_OPEN_READWRITE, options_.vfs);
         sqlite3_busy_timeout(checkpointer_->handle(), 5000);
         checkpointer_->query("SELECT count(*) FROM sqlite_master", {});
-        writer_.set_checkpoint([this] { checkpoint(); });
+        writer_.set_checkpoint([this] { checkpoint_if_due(); });
     }
 
     ~SqliteStore() override {
@@ -4365,6 +4685,57 @@ public:
         return stats;
     }
 
+    // ---- from file to file
+
+    void snapshot(const std::function<void(Snapshot&)>& body) override {
+        reading("read a snapshot", [&](Reading& reading) {
+            reading.at_once([&] {
+                View view(reading);
+                body(view);
+            });
+        });
+    }
+    Imported import_log(const Messages& messages) override {
+        Imported imported;
+        if (messages.empty()) return imported;
+        Unit unit;
+        unit.alone = true;
+        unit.work = [&] { imported = writer_.import_log(messages); };
+        unit.survived = [&] { return survived(messages); };
+        submit(unit, [&] { return "import " + std::to_string(messages.size()) + " messages"; });
+        return imported;
+    }
+    void import_recurring(const std::vector<Recurring>& recurring) override {
+        Unit unit;
+        unit.work = [&] {
+            for (const auto& each : recurring) writer_.import_recurring(each);
+        };
+        submit(unit, [] { return std::string("import what recurs"); });
+    }
+    void import_groups(const std::function<std::optional<GroupPart>()>& next) override {
+        Unit unit;
+        unit.alone = true;
+        unit.work = [&] {
+            while (const auto part = next()) {
+                if (const auto* group = std::get_if<GroupRecord>(&*part)) writer_.import_group(*group);
+                else if (const auto* offset = std::get_if<OffsetRecord>(&*part)) writer_.import_offset(*offset);
+                else writer_.import_skipped(std::get<SkipRecord>(*part));
+            }
+        };
+        submit(unit, [] { return std::string("import groups"); });
+    }
+    Checkpoint checkpoint() override {
+        Checkpoint done;
+        if (in_memory()) return done;
+        Unit unit;
+        unit.alone = true;
+        unit.in_transaction = false;
+        unit.work = [&] { done = checkpoint_now(true); };
+        submit(unit, [] { return std::string("checkpoint"); });
+        return done;
+    }
+    void backup(const std::string& path, const BackupOptions& options) override;
+
     // ---- processes
 
     std::size_t revoke(const std::vector<Claim>& claims) override {
@@ -4573,17 +4944,34 @@ private:
 
     // ---- checkpoints
 
-    /// SQLite before 3.51.3 can corrupt the file when a commit restarts the WAL in the middle of a
-    /// checkpoint on another connection. So the write lock is held while a second connection runs PASSIVE (which never
-    /// waits for a lock and backfills unguarded) to the end of the log; then one tiny row lets the WAL
-    /// start over. Called by the leader, between transactions. https://sqlite.org/wal.html
-    void checkpoint() {
+    /// Called by the leader, between transactions.
+    void checkpoint_if_due() {
         const auto started = std::chrono::steady_clock::now();
         if (started < no_checkpoint_before_) return;
         try {
-            bool whole = false;
-            writer_.begin_at_once();
+            const Checkpoint done = checkpoint_now(false);
+            // Another process writes: it checkpoints as well.
+            if (done.held == Checkpoint::Held::writer) no_checkpoint_before_ = started + std::chrono::milliseconds(50);
+            // A reader of an older state kept the log from starting over: not at every commit from now on.
+            else if (writer_.wal_frames() > 64) no_checkpoint_before_ = std::chrono::steady_clock::now() + longest_hold;
+        } catch (const SqliteError& error) {
+            no_checkpoint_before_ = started + std::chrono::milliseconds(1000);
+            warn("checkpoint of " + where() + ": " + error.what());
+        }
+    }
+
+    /// SQLite before 3.51.3 can corrupt the file when a commit restarts the WAL in the middle of a
+    /// checkpoint on another connection. So the write lock is held while a second connection runs PASSIVE (which never
+    /// waits for a lock and backfills unguarded) to the end of the log; then one tiny row lets the WAL
+    /// start over. https://sqlite.org/wal.html
+    Checkpoint checkpoint_now(bool patient) {
+        const auto started = std::chrono::steady_clock::now();
+        Checkpoint done;
+        try {
+            if (patient) writer_.begin_patiently();
+            else writer_.begin_at_once();
             hold_readers(true);
+            bool whole = false;
             do {
                 int in_log = 0;
                 int moved = 0;
@@ -4592,25 +4980,28 @@ private:
                 if (code != SQLITE_OK && code != SQLITE_BUSY)
                     fail(checkpointer_->handle(), code, "wal_checkpoint(PASSIVE)");
                 whole = code == SQLITE_OK && in_log == moved;
+                done.frames = std::max(in_log, 0);
+                done.moved = std::max(moved, 0);
+                done.held = whole                 ? Checkpoint::Held::no
+                            : code == SQLITE_BUSY ? Checkpoint::Held::writer
+                                                  : Checkpoint::Held::reader;
                 if (!whole) std::this_thread::sleep_for(std::chrono::microseconds(200));
             } while (!whole && std::chrono::steady_clock::now() - started < longest_hold);
             writer_.rollback();
-            for (int tries = 0; whole && tries < 3; ++tries) {
-                const int before = writer_.wal_frames();
+            done.restarted = whole && done.frames == 0;
+            for (int tries = 0; whole && !done.restarted && tries < 3; ++tries) {
                 writer_.write_tiny_row();
-                if (writer_.wal_frames() < before) break;
+                done.restarted = writer_.wal_frames() <= done.frames;
             }
+            if (whole && !done.restarted) done.held = Checkpoint::Held::reader;
             hold_readers(false);
-            // A reader of an older state kept the log from starting over: not at every commit from now on.
-            if (writer_.wal_frames() > 64) no_checkpoint_before_ = std::chrono::steady_clock::now() + longest_hold;
         } catch (const SqliteError& error) {
             hold_readers(false);
             if (writer_.connection().in_transaction()) writer_.rollback();
-            // Another process writes: it checkpoints as well.
-            no_checkpoint_before_ = started + std::chrono::milliseconds(error.primary() == SQLITE_BUSY ? 50 : 1000);
-            if (error.primary() == SQLITE_BUSY) return;
-            warn("checkpoint of " + where() + ": " + error.what());
+            if (error.primary() != SQLITE_BUSY) throw;
+            done.held = Checkpoint::Held::writer;
         }
+        return done;
     }
 
     void hold_readers(bool hold) {
@@ -4620,6 +5011,21 @@ private:
         }
         if (!hold) readers_go_.notify_all();
     }
+
+    // ---- from file to file
+
+    class View final : public Snapshot {
+    public:
+        explicit View(Reading& reading) : reading_(reading) {}
+        std::int64_t head() override { return reading_.head(); }
+        void read_log(const LogRange& range, const Visit& visit) override { reading_.log(range, visit); }
+        void scheduled(const std::function<bool(const Scheduled&)>& visit) override { reading_.scheduled(visit); }
+        std::vector<Recurring> recurring() override { return reading_.recurring(); }
+        void groups(const std::function<bool(const GroupPart&)>& visit) override { reading_.groups(visit); }
+
+    private:
+        Reading& reading_;
+    };
 
     // ---- what other processes do
 
@@ -4852,16 +5258,61 @@ private:
         }
     }
 
+    /// SQLite says nothing until it is through, not even to a progress handler: so it works on another thread, and
+    /// this one tells how long that has been going on.
     void check_pages() {
-        auto found = integrity_check_();
-        while (found.next()) {
-            if (found.text(0) != "ok") violated("I11", text_of("integrity_check: ", found.text(0)));
+        std::vector<std::string> found;
+        std::exception_ptr error;
+        const auto check = [&] {
+            try {
+                auto row = integrity_check_();
+                while (row.next()) found.emplace_back(row.text(0));
+            } catch (...) {
+                error = std::current_exception();
+            }
+        };
+        if (options_.integrity_progress) watch(check);
+        else check();
+        for (const auto& text : found) {
+            if (text != "ok") violated("I11", "integrity_check: " + text);
         }
+        if (error) std::rethrow_exception(error);
         auto keys = foreign_key_check_();
         while (keys.next()) {
             violated("I11", text_of("foreign_key_check: row ", keys.integer(1), " of '", keys.text(0),
                                     "' refers to a row of '", keys.text(2), "' that is not there"));
         }
+    }
+
+    template <class Work>
+    void watch(const Work& work) {
+        const auto started = std::chrono::steady_clock::now();
+        const auto running = [&] {
+            return std::chrono::duration_cast<Duration>(std::chrono::steady_clock::now() - started);
+        };
+        std::mutex mutex;
+        std::condition_variable changed;
+        bool done = false;
+        std::thread worker([&] {
+            work();
+            const std::lock_guard lock(mutex);
+            done = true;
+            changed.notify_all();
+        });
+        try {
+            std::unique_lock lock(mutex);
+            while (!changed.wait_for(lock, std::chrono::milliseconds(200), [&] { return done; })) {
+                lock.unlock();
+                options_.integrity_progress(running());
+                lock.lock();
+            }
+        } catch (...) {
+            sqlite3_interrupt(connection_.handle());
+            worker.join();
+            throw;
+        }
+        worker.join();
+        options_.integrity_progress(running());
     }
 
     // ---- what is small enough to be kept
@@ -5406,6 +5857,92 @@ void check_file_system(const std::string& path) {
     }
 }
 
+std::uintmax_t bytes_of(const std::string& path) {
+    struct stat info {};
+    return ::stat(path.c_str(), &info) == 0 ? static_cast<std::uintmax_t>(info.st_size) : 0;
+}
+
+/// A file that is written beside the one it is to become, and gone again unless it was put in its place.
+class Draft {
+public:
+    Draft(std::string path, bool replace) : path_(std::move(path)), replace_(replace) {
+        check_target();
+        check_file_system(path_);
+        draft_ = path_ + ".XXXXXX";
+        const int file = ::mkostemp(draft_.data(), O_CLOEXEC);  // for its owner only
+        if (file < 0) throw StoreError("'" + path_ + "' cannot be created: " + std::strerror(errno));
+        ::close(file);
+    }
+    Draft(const Draft&) = delete;
+    Draft& operator=(const Draft&) = delete;
+    ~Draft() {
+        if (draft_.empty()) return;
+        for (const char* end : {"", "-journal", "-wal", "-shm"}) ::unlink((draft_ + end).c_str());
+    }
+    [[nodiscard]] const std::string& path() const noexcept { return draft_; }
+
+    /// Puts it in its place, on the disk.
+    void keep() {
+        check_target();
+        sync(draft_, O_RDONLY);
+        // A link refuses what came to be there meanwhile, a renaming replaces it.
+        const bool kept = replace_ ? ::rename(draft_.c_str(), path_.c_str()) == 0
+                                   : ::link(draft_.c_str(), path_.c_str()) == 0 && ::unlink(draft_.c_str()) == 0;
+        if (!kept) throw StoreError("'" + path_ + "' cannot be put in its place: " + std::strerror(errno));
+        draft_.clear();
+        sync(directory_of(path_), O_RDONLY | O_DIRECTORY);
+    }
+
+private:
+    void check_target() const {
+        struct stat info {};
+        if (::stat(path_.c_str(), &info) == 0) {
+            if (S_ISDIR(info.st_mode)) throw StoreError("'" + path_ + "' is a directory");
+            if (!replace_) throw StoreError("'" + path_ + "' is there already");
+        }
+        // What belongs to another file of this name would be taken for a part of the new one.
+        for (const char* end : {"-wal", "-journal"}) {
+            if (bytes_of(path_ + end) == 0) continue;
+            throw StoreError("'" + path_ + end + "' is there: a file of this name is in use, or was not closed well");
+        }
+    }
+    static void sync(const std::string& path, int flags) {
+        const int file = ::open(path.c_str(), flags | O_CLOEXEC);
+        const bool synced = file >= 0 && ::fsync(file) == 0;
+        const int cause = errno;
+        if (file >= 0) ::close(file);
+        if (!synced) throw StoreError("'" + path + "' cannot be brought to the disk: " + std::strerror(cause));
+    }
+
+    std::string path_;
+    bool replace_;
+    std::string draft_;
+};
+
+/// Copies the state that `source` reads in its transaction.
+void copy_pages(Connection& source, const std::string& path, const BackupOptions& options) {
+    constexpr int pages_at_once = 1024;
+    Connection target(path, SQLITE_OPEN_READWRITE, "");
+    target.execute("PRAGMA journal_mode=OFF");
+    target.execute("PRAGMA synchronous=OFF");  // the whole file is brought to the disk once, when it is done
+    target.forget_user_statements();
+    struct Copy {
+        sqlite3_backup* handle;
+        explicit Copy(sqlite3_backup* begun) : handle(begun) {}
+        Copy(const Copy&) = delete;
+        Copy& operator=(const Copy&) = delete;
+        ~Copy() { sqlite3_backup_finish(handle); }
+    } copy(sqlite3_backup_init(target.handle(), "main", source.handle(), "main"));
+    if (!copy.handle) fail(target.handle(), sqlite3_errcode(target.handle()), "copy the file");
+    int code = SQLITE_OK;
+    while (code == SQLITE_OK) {
+        code = sqlite3_backup_step(copy.handle, pages_at_once);
+        if (code != SQLITE_OK && code != SQLITE_DONE) fail(target.handle(), code, "copy pages of the file");
+        const int total = sqlite3_backup_pagecount(copy.handle);
+        if (options.progress) options.progress(total - sqlite3_backup_remaining(copy.handle), total);
+    }
+}
+
 /// Creates the file for its owner alone; a file that exists keeps its mode.
 void create_file(const std::string& path) {
     const int file = ::open(path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
@@ -5434,6 +5971,30 @@ void check_existing(const std::string& path) {
     if (info.st_size == 0) throw StoreError("it is empty: nothing of the engine was ever stored in it");
     if (info.st_size < 512) {  // SQLite takes the shortest ones for empty databases
         throw StoreError("it is not a SQLite database: it has only " + std::to_string(info.st_size) + " bytes");
+    }
+}
+
+void SqliteStore::backup(const std::string& path, const BackupOptions& options) {
+    const std::string tried = "back " + where() + " up";
+    try {
+        struct stat here {};
+        struct stat there {};
+        if (!in_memory() && ::stat(options_.path.c_str(), &here) == 0 && ::stat(path.c_str(), &there) == 0 &&
+            here.st_dev == there.st_dev && here.st_ino == there.st_ino) {
+            throw StoreError("'" + path + "' is the file itself");
+        }
+        Draft draft(path, options.replace);
+        reading("read", [&](Reading& reading) {
+            reading.at_once([&] {
+                (void)reading.head();  // from here on it is one state
+                copy_pages(reading.connection(), draft.path(), options);
+            });
+        });
+        draft.keep();
+    } catch (const SQLite::Exception& error) {
+        throw StoreError(tried + ": " + explain(error.getErrorCode()) + " (" + error.what() + ")");
+    } catch (const StoreError& error) {
+        throw StoreError(tried + ": " + error.what());
     }
 }
 

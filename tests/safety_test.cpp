@@ -442,6 +442,24 @@ TEST_CASE("Verify: what is broken is named, with its stream and position") {
     CHECK(lost.front().text.find(stranger.to_string()) != std::string::npos);
 }
 
+TEST_CASE("Verify: whoever is told how far it is can end it") {
+    const TemporaryDirectory directory;
+    const auto store = open_store({.path = directory.file()});
+    send(*store, "s", 10);
+    std::vector<Duration> told;
+    CHECK(violations(directory.file(), {.integrity_progress = [&](Duration running) { told.push_back(running); }}) ==
+          "");
+    REQUIRE(!told.empty());
+    CHECK(told.back() > Duration(0));
+    const auto end = [] { throw std::logic_error("enough"); };
+    CHECK_THROWS_WITH_AS((void)violations(directory.file(), {.integrity_progress = [&](Duration) { end(); }}), "enough",
+                         std::logic_error);
+    CHECK_THROWS_WITH_AS(
+        (void)violations(directory.file(), {.progress = [&](std::int64_t, std::int64_t) { end(); }}), "enough",
+        std::logic_error);
+    CHECK(violations(directory.file()) == "");
+}
+
 TEST_CASE("Verify: a file that is not there or holds nothing of the engine is an error, and looking changes nothing") {
     const TemporaryDirectory directory;
     CHECK_THROWS_AS(static_cast<void>(verify(directory.file("none.db"))), StoreError);

@@ -2597,4 +2597,497 @@ TEST_CASE_TEMPLATE("Store: waiting for others ends by time or by interruption wh
     }());
 }
 
+// ---- From file to file ----------------------------------------------------------------
+
+/// A log of everything that is not simple, as it is read back.
+inline Messages strange_log(Store& store, HandClock& clock) {
+    const std::string name = "it's \"odd\";--%_\\\n\x1b[31m" + std::string("\0x", 2);
+    Message first = command("cart.add_item", R"({"n":1,  "text":"caf\u00e9"})");
+    Message second = follow(first, message("cart.item_added", R"({"big":1e400,"text":"é"})"));
+    second.schema = 3;
+    second.occurred_at = at(77);
+    second.metadata = Metadata::parse(R"({ "user":10})");
+    store.append(name, {first, second});
+    clock.set(1'000'000'100);
+    const std::string large = "\"" + std::string(100'000, 'p') + "\"";
+    store.append(std::string(10'000, 'n'), {follow(second, message("type\nof its own", large))});
+    Message outside = message("cart.item_added", "null");
+    outside.causation = id(7);
+    outside.metadata.set("outside_cause", id(7).to_string());
+    store.append(name, {outside});
+    return store.log();
+}
+
+TEST_CASE_TEMPLATE("Store: messages of another file are taken with everything they were recorded with", Kind_,
+                   STORE_KINDS) {
+    HandClock clock;
+    Kind_ source_kind;
+    auto source = source_kind.open(clock.options());
+    Messages all = strange_log(*source, clock);
+    all[2].erased_at = at(2'000'000'000);
+    all[2].payload.clear();
+    Kind_ kind;
+    auto store = kind.open();
+    std::vector<std::int64_t> told;
+    store->on_commit([&](const Committed& facts) { told.push_back(facts.head); });
+
+    const Imported done = store->import_log(all);
+    CHECK(done.appended == 4);
+    CHECK(done.known == 0);
+    CHECK(done.moved == 0);
+    CHECK(store->log() == all);
+    CHECK(told == Numbers{4});
+    const auto streams = store->recent_streams();
+    REQUIRE(streams.size() == 2);
+    for (const auto& stream : streams) CHECK(stream.updated_at == store->stream(stream.name).back().recorded_at);
+
+    SUBCASE("again: nothing is written, and what is new comes behind") {
+        Message more = follow(all.front(), message("cart.opened"));
+        more.stream = all.front().stream;
+        more.seq = 4;
+        more.position = 5;
+        more.recorded_at = more.occurred_at = all.back().recorded_at;
+        all.push_back(more);
+        const Imported again = store->import_log(all);
+        CHECK(again.appended == 1);
+        CHECK(again.known == 4);
+        CHECK(again.moved == 0);
+        CHECK(store->log() == all);
+    }
+    SUBCASE("what is appended afterwards is recorded now, and not before them") {
+        const auto appended = store->append("other", {message("cart.opened")});
+        CHECK(appended.first_position == 5);
+        CHECK(appended.recorded_at >= all.back().recorded_at);
+        CHECK(store->append(all.front().stream, {message("cart.opened")}, expect_seq(3)).first_seq == 4);
+    }
+    SUBCASE("another place in the log is told") {
+        for (auto& each : all) ++each.position;
+        CHECK(store->import_log(all).moved == 4);
+    }
+    SUBCASE("nothing is no error") { CHECK(store->import_log({}).appended == 0); }
+}
+
+TEST_CASE_TEMPLATE("Store: an import keeps the order of times, whatever the clock of this machine says", Kind_,
+                   STORE_KINDS) {
+    HandClock clock;
+    Kind_ kind;
+    auto store = kind.open(clock.options());
+    (void)store->register_group({"g", {"a"}, {}});  // at a time later than that of the messages
+    Messages messages = several("a", 3);
+    for (std::size_t i = 0; i < messages.size(); ++i) {
+        messages[i].stream = "s";
+        messages[i].seq = static_cast<std::int64_t>(i) + 1;
+        messages[i].recorded_at = at(static_cast<std::int64_t>(i) * 10);  // from 1970 on
+    }
+    CHECK(store->import_log({messages[0]}).appended == 1);
+    CHECK(store->import_log({messages[1]}).appended == 1);
+    CHECK(store->import_log({messages[2]}).appended == 1);
+    CHECK(store->log().back().recorded_at == at(20));
+    CHECK(store->append("s", several("a", 1)).recorded_at == clock.now());
+}
+
+TEST_CASE_TEMPLATE("Store: an import that does not fit says which message and which field, and writes nothing", Kind_,
+                   STORE_KINDS) {
+    HandClock clock;
+    Kind_ kind;
+    auto store = kind.open(clock.options());
+    const Message known = command("add");
+    store->append("s", {known, follow(known, message("added"))});
+    const Messages before = store->log();
+    Messages given = {follow(known, message("added")), follow(known, message("added"))};
+    for (std::size_t i = 0; i < given.size(); ++i) {
+        given[i].stream = "s";
+        given[i].seq = static_cast<std::int64_t>(i) + 3;
+        given[i].recorded_at = clock.now();
+    }
+    std::size_t wrong = 1;
+    std::string field;
+    std::string text;
+    SUBCASE("a seq that leaves a hole") {
+        given[1].seq = 6;
+        field = "seq";
+        text = "import seq 6 of 's': /seq: expected 4";
+    }
+    SUBCASE("a seq that is taken") {
+        given[1].seq = 2;
+        field = "id";
+        text = "the stream has another message of this seq, and ends with seq 3";
+    }
+    SUBCASE("a seq that is none") {
+        given[1].seq = 0;
+        field = "seq";
+        text = "it has to be 1 or more";
+    }
+    SUBCASE("a time before the last") {
+        given[1].recorded_at = clock.now() - std::chrono::seconds(1);
+        field = "recorded_at";
+        text = "the log ends with a message that was recorded 1000000 microseconds later";
+    }
+    SUBCASE("a type of the other kind") {
+        given[1].kind = Kind::command;
+        field = "kind";
+        text = "the type is one of events here";
+    }
+    SUBCASE("a cause that is not there") {
+        given[1].causation = id(99);
+        field = "causation";
+        text = id(99).to_string() + " is not in the log before it";
+    }
+    SUBCASE("a cause that comes later") {
+        given[0].causation = given[1].id;
+        given[0].correlation = given[1].correlation = given[1].id;
+        given[1].causation = given[1].id;
+        wrong = 0;
+        field = "causation";
+        text = "is not in the log before it";
+    }
+    SUBCASE("a correlation that is not that of the cause") {
+        given[1].correlation = given[0].id;
+        field = "correlation";
+        text = "that of its cause is " + known.id.to_string();
+    }
+    SUBCASE("an id that is known in another place") {
+        given[1].id = known.id;
+        given[1].causation = known.id;
+        field = "id";
+        text = "it is seq 1 of 's' already";
+    }
+    SUBCASE("an id that stands twice") {
+        given[1].id = given[0].id;
+        given[1].causation = given[0].causation;
+        field = "id";
+        text = "it is seq 3 of 's' already";
+    }
+    SUBCASE("a stream without a name") {
+        given[1].stream = " \n";
+        field = "stream";
+        text = "it is blank";
+    }
+    SUBCASE("no type") {
+        given[1].type.clear();
+        field = "type";
+        text = "it is empty";
+    }
+    SUBCASE("no id") {
+        given[1].id = Id();
+        field = "id";
+        text = "it is nil";
+    }
+    SUBCASE("known already, and different") {
+        given[1] = before[1];
+        SUBCASE("in its type") {
+            given[1].type = "removed";
+            field = "type";
+            text = "the message is there already with the type 'added'";
+        }
+        SUBCASE("in its schema") {
+            given[1].schema = 2;
+            field = "schema";
+            text = "with schema 1";
+        }
+        SUBCASE("in its cause") {
+            given[1].causation = given[1].id;
+            field = "causation";
+            text = "with the cause " + known.id.to_string();
+        }
+        SUBCASE("in its correlation") {
+            given[1].correlation = given[1].id;
+            field = "correlation";
+            text = "with the correlation " + known.id.to_string();
+        }
+        SUBCASE("in when it was recorded") {
+            given[1].recorded_at += std::chrono::seconds(1);
+            given[1].occurred_at = before[1].occurred_at;
+            field = "recorded_at";
+            text = "recorded at 1000000000 microseconds";
+        }
+        SUBCASE("in when it happened") {
+            given[1].occurred_at = at(5);
+            field = "occurred_at";
+            text = "occurred at 1000000000 microseconds";
+        }
+        SUBCASE("in its metadata") {
+            given[1].metadata.set("user", 1);
+            field = "metadata";
+            text = "with the metadata {}";
+        }
+        SUBCASE("in its payload") {
+            given[1].payload = "[]";
+            field = "payload";
+            text = "with another payload";
+        }
+        SUBCASE("by being erased") {
+            given[1].erased_at = at(1);
+            field = "erased_at";
+            text = "with its payload";
+        }
+        SUBCASE("in its place") {
+            given[1].seq = 1;
+            field = "id";
+            text = "it is seq 2 of 's' here";
+        }
+    }
+    CAPTURE(text);
+    try {
+        store->import_log(given);
+        FAIL("it was taken");
+    } catch (const Unfit& unfit) {
+        CHECK(unfit.index() == wrong);
+        CHECK(unfit.field() == field);
+        CHECK(contains(unfit.what(), text));
+        REQUIRE(unfit.problems().size() == 1);
+        CHECK(unfit.problems().front().path == "/" + field);
+    }
+    CHECK(store->log() == before);
+    CHECK(store->append("s", {message("added")}, expect_seq(2)).first_position == 3);
+}
+
+TEST_CASE_TEMPLATE("Store: an import of a payload that is too large is refused", Kind_, STORE_KINDS) {
+    Kind_ kind;
+    StoreOptions options;
+    options.max_payload = 10;
+    auto store = kind.open(options);
+    Message large = message("a", "\"1234567890\"").to("s").with_seq(1);
+    CHECK(error_of<Unfit>([&] { store->import_log({large}); }) ==
+          "import seq 1 of 's': /payload: 12 bytes, at most 10 are allowed");
+}
+
+TEST_CASE_TEMPLATE("Store: a snapshot shows one state, however much is written meanwhile", Kind_, STORE_KINDS) {
+    Kind_ kind;
+    HandClock clock;
+    auto store = kind.open(clock.options());
+    store->append("s", several("a", 3));
+    store->schedule({due(at(2'000'000'000), "s", message("later"))});
+    Recurring every;
+    every.name = "daily";
+    every.every = std::chrono::hours(24);
+    every.message = message("tick").to("clock");
+    store->recur(every);
+    const auto group = store->register_group({"g", {"a"}, {}}).id;
+    CHECK(drain(*store, group, {"a"}).size() == 3);
+
+    std::int64_t head = 0;
+    std::size_t read = 0;
+    std::vector<std::string> due_types;
+    std::vector<Recurring> recurring;
+    std::vector<GroupPart> parts;
+    std::jthread writing;
+    store->snapshot([&](Snapshot& snapshot) {
+        head = snapshot.head();
+        writing = std::jthread([&] {
+            store->append("s", several("a", 2));
+            (void)store->cancel_recurring("daily");
+        });
+        snapshot.read_log({}, [&](Message&) {
+            ++read;
+            return true;
+        });
+        snapshot.scheduled([&](const Scheduled& entry) {
+            due_types.push_back(entry.message.type);
+            return true;
+        });
+        recurring = snapshot.recurring();
+        snapshot.groups([&](const GroupPart& part) {
+            parts.push_back(part);
+            return true;
+        });
+    });
+    writing.join();
+    CHECK(head == 3);
+    CHECK(read == 3);
+    CHECK(due_types == std::vector<std::string>{"tick", "later"});
+    REQUIRE(recurring.size() == 1);
+    CHECK(recurring.front().name == "daily");
+    REQUIRE(parts.size() == 2);
+    CHECK(std::get<GroupRecord>(parts[0]).name == "g");
+    CHECK(std::get<GroupRecord>(parts[0]).scanned == 3);
+    CHECK(std::get<OffsetRecord>(parts[1]).group == "g");
+    CHECK(std::get<OffsetRecord>(parts[1]).offset.acked == 3);
+    CHECK(std::get<OffsetRecord>(parts[1]).highest == 3);
+    CHECK(store->head() == 5);
+    CHECK(store->recurring().empty());
+    int visits = 0;
+    store->snapshot([&](Snapshot& snapshot) {
+        snapshot.groups([&](const GroupPart&) { return ++visits < 1; });
+        snapshot.scheduled([&](const Scheduled&) { return ++visits < 2; });
+    });
+    CHECK(visits == 2);
+}
+
+TEST_CASE_TEMPLATE("Store: what recurs goes on in another file where it was", Kind_, STORE_KINDS) {
+    HandClock clock;
+    Kind_ source_kind;
+    auto source = source_kind.open(clock.options());
+    Recurring every;
+    every.name = "daily";
+    every.every = std::chrono::hours(24);
+    every.first = at(1'000'000'500);
+    every.message = message("tick", R"({"n":1})").to("clock");
+    every.message.metadata.set("user", "me");
+    source->recur(every);
+    const auto waiting = source->scheduled();
+    const auto recurring = source->recurring();
+
+    Kind_ kind;
+    auto store = kind.open(clock.options());
+    CHECK(contains(error_of<Invalid>([&] { store->import_recurring(recurring); }), "is not scheduled"));
+    store->schedule(waiting);
+    store->import_recurring(recurring);
+    store->import_recurring(recurring);
+    REQUIRE(store->recurring().size() == 1);
+    CHECK(store->recurring().front().next_id == recurring.front().next_id);
+    CHECK(store->recurring().front().next == recurring.front().next);
+    CHECK(store->recurring().front().message.metadata == recurring.front().message.metadata);
+    CHECK(store->scheduled().size() == 1);
+    CHECK(store->promote(at(1'000'000'500)) == 1);
+    CHECK(store->log().front().id == waiting.front().message.id);
+    REQUIRE(store->scheduled().size() == 1);
+    CHECK(store->scheduled().front().due_at == at(1'000'000'500) + std::chrono::hours(24));
+    // Under its name something else recurs by now.
+    CHECK(contains(error_of<Invalid>([&] { store->import_recurring(recurring); }), "is not scheduled"));
+    auto other = store->recurring();
+    other.front().every = std::chrono::hours(1);
+    CHECK(contains(error_of<Invalid>([&] { store->import_recurring(other); }), "something else recurs"));
+    other.front().every = Duration(0);
+    CHECK(contains(error_of<Invalid>([&] { store->import_recurring(other); }), "the interval is not positive"));
+    other.front().name = " ";
+    CHECK(contains(error_of<Invalid>([&] { store->import_recurring(other); }), "the name is blank"));
+}
+
+TEST_CASE_TEMPLATE("Store: groups go on in another file where they were", Kind_, STORE_KINDS) {
+    HandClock clock;
+    Kind_ source_kind;
+    auto source = source_kind.open(clock.options());
+    for (const char* stream : {"done", "half", "waits", "parked", "claimed"}) source->append(stream, several("E", 2));
+    const auto group = source->register_group({"g", {"E", "F"}, {}}).id;
+    auto claims = claim(*source, group, 4);
+    REQUIRE(claims.size() == 4);
+    finish(*source, handled(claims[0], 2));
+    finish(*source, handled(claims[1], 3));
+    finish(*source, failed(claims[2], 5, at(1'000'000'900)));
+    finish(*source, handled(claims[3], 7));
+    source->park_stream("g", "parked", "no good");
+    (void)source->skip_message("g", "half", "not this one");
+    (void)claim(*source, group);
+    (void)source->register_group({"idle", {"E"}, Start::at(5)});
+    source->stop_group("idle", "for now");
+    std::vector<GroupPart> parts;
+    const auto parts_of = [](Store& store) {
+        std::vector<GroupPart> all;
+        store.snapshot([&](Snapshot& snapshot) {
+            snapshot.groups([&](const GroupPart& part) {
+                all.push_back(part);
+                return true;
+            });
+        });
+        return all;
+    };
+    parts = parts_of(*source);
+
+    Kind_ kind;
+    auto store = kind.open(clock.options());
+    store->import_log(source->log());
+    std::size_t given = 0;
+    const auto next = [&]() -> std::optional<GroupPart> {
+        if (given == parts.size()) return std::nullopt;
+        return parts[given++];
+    };
+
+    SUBCASE("all of it, but no claim") {
+        store->import_groups(next);
+        const auto copied = parts_of(*store);
+        REQUIRE(copied.size() == parts.size());
+        for (std::size_t i = 0; i < parts.size(); ++i) {
+            REQUIRE(copied[i].index() == parts[i].index());
+            if (const auto* one = std::get_if<GroupRecord>(&parts[i])) {
+                CHECK(*one == std::get<GroupRecord>(copied[i]));
+            } else if (const auto* offset = std::get_if<OffsetRecord>(&parts[i])) {
+                const auto& other = std::get<OffsetRecord>(copied[i]);
+                CAPTURE(offset->offset.stream);
+                CHECK(other.offset.stream == offset->offset.stream);
+                CHECK(other.offset.acked == offset->offset.acked);
+                CHECK(other.offset.known == offset->offset.known);
+                CHECK(other.highest == offset->highest);
+                CHECK(other.offset.attempts == offset->offset.attempts);
+                CHECK(other.offset.position == offset->offset.position);
+                CHECK(other.offset.error_type == offset->offset.error_type);
+                CHECK(other.offset.error_text == offset->offset.error_text);
+                CHECK(other.offset.reason == offset->offset.reason);
+                CHECK(other.offset.failed_at == offset->offset.failed_at);
+                CHECK(other.offset.retry_at == offset->offset.retry_at);
+                const auto claimed = OffsetInfo::State::claimed;
+                if (offset->offset.state == claimed) CHECK(other.offset.state == OffsetInfo::State::ready);
+                else CHECK(other.offset.state == offset->offset.state);
+                CHECK(other.offset.owner == 0);
+            } else {
+                const auto& skipped = std::get<SkipRecord>(parts[i]).skipped;
+                const auto& other = std::get<SkipRecord>(copied[i]).skipped;
+                CHECK(other.id == skipped.id);
+                CHECK(other.at == skipped.at);
+                CHECK(other.reason == skipped.reason);
+                CHECK(other.position == skipped.position);
+            }
+        }
+        // A worker goes on with what was open, and with nothing else.
+        CHECK(store->stats().group("idle").reason == "for now");
+        CHECK_FALSE(store->stats().group("idle").active);
+        const auto same = store->register_group({"g", {"E", "F"}, {}}).id;
+        clock.set(1'000'000'900);
+        Numbers open = drain(*store, same, {"E", "F"});
+        std::sort(open.begin(), open.end());
+        CHECK(open == Numbers{5, 6, 9, 10});
+        store->retry_stream("g", "parked");
+        CHECK(drain(*store, same, {"E", "F"}) == Numbers{8});
+    }
+    SUBCASE("a group that is there already") {
+        (void)store->register_group({"idle", {"E"}, {}});
+        CHECK(error_of<Invalid>([&] { store->import_groups(next); }) ==
+              "import group 'idle': a group of this name is stored already");
+        CHECK_THROWS_AS((void)store->offsets("g"), NotRegistered);
+    }
+    SUBCASE("what cannot be, and then nothing of it stays") {
+        std::string text;
+        SUBCASE("an offset before its group") {
+            parts.erase(parts.begin());
+            text = "the group did not come first";
+        }
+        SUBCASE("an offset in a stream that is not there") {
+            std::get<OffsetRecord>(parts[1]).offset.stream = "nowhere";
+            text = "import where group 'g' stands in 'nowhere': there is no such stream";
+        }
+        SUBCASE("an offset twice") {
+            parts.insert(parts.begin() + 1, parts[1]);
+            text = "that is said twice";
+        }
+        SUBCASE("an offset behind the log's end") {
+            std::get<OffsetRecord>(parts[1]).offset.known = 11;
+            text = "known is 11, and the log ends at 10";
+        }
+        SUBCASE("a group that has searched less far than it begins") {
+            std::get<GroupRecord>(parts[0]).begins = 10;
+            std::get<GroupRecord>(parts[0]).scanned = 9;
+            text = "it is searched less far than it begins";
+        }
+        SUBCASE("a group without a name") {
+            std::get<GroupRecord>(parts[0]).name.clear();
+            text = "its name is blank";
+        }
+        SUBCASE("a skipped message that is none of the stream") {
+            for (auto& part : parts) {
+                if (auto* skip = std::get_if<SkipRecord>(&part)) skip->skipped.position = 1;
+            }
+            text = "position 1 is no message of the stream";
+        }
+        SUBCASE("a source that breaks off") {
+            CHECK_THROWS_AS(store->import_groups([&]() -> std::optional<GroupPart> {
+                if (given == 2) throw std::runtime_error("the end");
+                return parts[given++];
+            }),
+                            std::runtime_error);
+        }
+        if (!text.empty()) CHECK(contains(error_of<Invalid>([&] { store->import_groups(next); }), text));
+        CHECK(parts_of(*store).empty());
+    }
+}
+
 }  // namespace store_test

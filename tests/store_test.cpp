@@ -1047,6 +1047,157 @@ TEST_CASE("SQLite file: one that was moved away is a clear error, and work goes 
     CHECK(damage(directory.file()) == "");
 }
 
+TEST_CASE("SQLite file: what is imported in batches is the same row by row, checksums too, and holds its promises") {
+    const Directory directory;
+    HandClock clock;
+    Messages all;
+    {
+        const auto source = open_at(directory.file("a.db"), clock.options());
+        (void)strange_log(*source, clock);
+        for (int i = 0; i < 200; ++i) {
+            const Message first = command("do", "{\"n\":" + std::to_string(i) + "}");
+            source->append("s" + std::to_string(i % 7), {first, follow(first, message("done"))});
+        }
+        all = source->log();
+        const auto store = open_at(directory.file("b.db"));
+        for (std::size_t i = 0; i < all.size(); i += 37) {
+            const auto end = all.begin() + static_cast<std::ptrdiff_t>(std::min(i + 37, all.size()));
+            store->import_log({all.begin() + static_cast<std::ptrdiff_t>(i), end});
+        }
+    }
+    CHECK(damage(directory.file("b.db")) == "");
+    auto database = stranger(directory.file("a.db"));
+    database.exec("ATTACH '" + directory.file("b.db") + "' AS other");
+    const std::string columns =
+        "SELECT m.position, s.name, s.seq AS head, s.updated_at, m.seq, t.name, t.kind, m.schema, m.id, m.causation, "
+        "m.correlation, m.recorded_at, m.occurred_at, m.metadata, m.payload, m.erased_at, m.checksum FROM ";
+    const auto of = [&](const std::string& name) {
+        return columns + name + ".sourced_messages m JOIN " + name + ".sourced_streams s ON s.id = m.stream JOIN " +
+               name + ".sourced_types t ON t.id = m.type";
+    };
+    CHECK(database.execAndGet("SELECT count(*) FROM (" + of("main") + " EXCEPT " + of("other") + ")").getInt() == 0);
+    CHECK(database.execAndGet("SELECT count(*) FROM (" + of("other") + " EXCEPT " + of("main") + ")").getInt() == 0);
+    CHECK(database.execAndGet("SELECT count(*) FROM other.sourced_messages").getInt() == 404);
+}
+
+TEST_CASE("SQLite file: a checkpoint by hand brings the log into the file and says who holds it up") {
+    const Directory directory;
+    const auto store = open_at(directory.file(), {.busy_timeout = std::chrono::milliseconds(20)});
+    store->append("s", several("a", 100));
+    const auto before = size_of(directory.file());
+
+    SUBCASE("nobody") {
+        const auto done = store->checkpoint();
+        CHECK(done.frames > 0);
+        CHECK(done.moved == done.frames);
+        CHECK(done.restarted);
+        CHECK(done.held == Checkpoint::Held::no);
+        CHECK(size_of(directory.file()) > before);
+        CHECK(store->append("s", several("a", 1)).first_position == 101);
+        CHECK(store->checkpoint().frames < done.frames);
+    }
+    SUBCASE("a reader of an older state") {
+        auto reader = stranger(directory.file());
+        reader.exec("BEGIN");
+        CHECK(reader.execAndGet("SELECT count(*) FROM sourced_messages").getInt() == 100);
+        store->append("s", several("a", 10));
+        const auto held = store->checkpoint();
+        CHECK(held.held == Checkpoint::Held::reader);
+        CHECK(held.moved < held.frames);
+        CHECK_FALSE(held.restarted);
+        reader.exec("ROLLBACK");
+        CHECK(store->checkpoint().restarted);
+    }
+    SUBCASE("another process that writes") {
+        auto writer = stranger(directory.file());
+        writer.exec("BEGIN IMMEDIATE");
+        const auto held = store->checkpoint();
+        CHECK(held.held == Checkpoint::Held::writer);
+        CHECK_FALSE(held.restarted);
+        CHECK(held.moved == 0);
+    }
+    CHECK(open_store()->checkpoint().frames == 0);
+    CHECK(damage(directory.file()) == "");
+}
+
+TEST_CASE("SQLite file: a backup is one state of the file, whole or not there") {
+    const Directory directory;
+    const auto store = open_at(directory.file());
+    store->append("s", several("a", 5000));
+    const std::string copy = directory.file("copy.db");
+    const auto files = [&] {
+        std::set<std::string> names;
+        for (const auto& entry : std::filesystem::directory_iterator(directory.path())) {
+            names.insert(entry.path().filename());
+        }
+        return names;
+    };
+    const auto before = files();
+    std::int64_t calls = 0;
+
+    SUBCASE("while others write") {
+        std::int64_t last = 0;
+        std::int64_t total = 0;
+        store->backup(copy, {.progress = [&](std::int64_t done, std::int64_t all) {
+            if (++calls == 1) store->append("s", several("a", 5000));
+            last = done;
+            total = all;
+        }});
+        CHECK(calls >= 1);
+        CHECK(last == total);
+        CHECK(total > 100);
+        struct stat info {};
+        REQUIRE(::stat(copy.c_str(), &info) == 0);
+        CHECK((info.st_mode & 0777) == 0600);
+        CHECK(damage(copy) == "");
+        CHECK(open_at(copy)->head() == 5000);
+        CHECK(store->head() == 10000);
+        auto names = files();
+        names.erase("copy.db");
+        names.erase("copy.db-wal");
+        names.erase("copy.db-shm");
+        CHECK(names == before);
+    }
+    SUBCASE("what breaks it off leaves nothing behind") {
+        CHECK_THROWS_WITH_AS(store->backup(copy, {.progress = [](std::int64_t, std::int64_t) {
+                                 throw std::logic_error("enough");
+                             }}),
+                             "enough", std::logic_error);
+        CHECK(files() == before);
+        CHECK(store->append("s", several("a", 1)).first_position == 5001);
+    }
+    SUBCASE("never over another file, unless asked for") {
+        std::ofstream(copy) << "something";
+        CHECK(error_of<StoreError>([&] { store->backup(copy); }) ==
+              "back '" + directory.file() + "' up: '" + copy + "' is there already");
+        CHECK(bytes_of(copy) == "something");
+        store->backup(copy, {.replace = true});
+        CHECK(open_at(copy)->head() == 5000);
+    }
+    SUBCASE("never over a file that is in use") {
+        store->backup(copy);
+        const auto user = open_at(copy);
+        user->append("s", several("a", 1));
+        CHECK(contains(error_of<StoreError>([&] { store->backup(copy, {.replace = true}); }), "is in use"));
+        CHECK(user->head() == 5001);
+    }
+    SUBCASE("never over itself, nor a directory, nor into none") {
+        CHECK(contains(error_of<StoreError>([&] { store->backup(directory.file(), {.replace = true}); }),
+                       "is the file itself"));
+        CHECK(contains(error_of<StoreError>([&] { store->backup(directory.path(), {.replace = true}); }),
+                       "is a directory"));
+        CHECK(contains(error_of<StoreError>([&] { store->backup(directory.file("no/copy.db")); }), "No such file"));
+        CHECK(files() == before);
+    }
+    SUBCASE("from memory") {
+        const auto memory = open_store();
+        memory->append("s", several("a", 3));
+        memory->backup(copy);
+        CHECK(open_at(copy)->head() == 3);
+        CHECK(damage(copy) == "");
+    }
+}
+
 TEST_CASE("SQLite file: the WAL stays bounded under readers, while much is written") {
     const Directory directory;
     StoreOptions options;

@@ -2810,6 +2810,14 @@ struct VerifyOptions {
 /// nothing of the engine in it.
 [[nodiscard]] SOURCED_API std::vector<Violation> verify(const std::string& path, const VerifyOptions& options = {});
 
+/// What this program was built and linked with.
+struct Versions {
+    std::string sourced{};  ///< of this library
+    std::string sqlite{};
+    int schema = 0;  ///< of the files that are written; older ones are migrated, newer ones refused
+};
+[[nodiscard]] SOURCED_API Versions versions();
+
 }  // namespace sourced
 // =============================================================================
 // App: reactors, a store and the threads that bring them together

@@ -38,6 +38,7 @@ namespace {
 // every name begins with sourced_ and user_version is left to the application.
 
 constexpr int schema_version = 2;
+constexpr const char* library_version = "0.1.0";  // as in meson.build
 constexpr std::int64_t application_id = 0x53524344;  // "SRCD"
 
 constexpr const char* schema_sql = R"sql(
@@ -6164,6 +6165,8 @@ std::unique_ptr<Store> open_store(const StoreOptions& given) {
         throw StoreError("open " + where + ": " + error.what());
     }
 }
+
+Versions versions() { return {library_version, sqlite3_libversion(), schema_version}; }
 
 std::vector<Violation> verify(const std::string& path, const VerifyOptions& options) {
     if (options.warn && can_damage_by_checkpoint(sqlite3_libversion_number())) {

@@ -1,4 +1,5 @@
 // The command line: what all commands share, which there are, and how they end.
+#include "arguments.hpp"
 #include "inspector.hpp"
 #include "times.hpp"
 
@@ -15,9 +16,6 @@
 
 namespace sourced::inspector {
 namespace {
-
-constexpr const char* exit_statuses =
-    "Exit status: 0 ok, 1 failure, 2 wrong usage, 3 a violation was found, 4 not found, 5 busy, 130 interrupted.";
 
 volatile std::sig_atomic_t stop_asked = 0;
 volatile std::sig_atomic_t stop_event = -1;
@@ -41,57 +39,143 @@ void stop_on_signals() {
 /// The command line as CLI11 sees it.
 class CommandLine {
 public:
-    explicit CommandLine(Context& context) : context_(context), commands_(cli_, context, chosen_) {
-        cli_.name("sourced");
-        cli_.description("Looks into a file of the engine, runs it and mends it.");
-        cli_.require_subcommand(0, 1);
-        cli_.fallthrough();
-        cli_.footer(exit_statuses);
-        cli_.add_option("FILE", context.path, "The file to look into");
-        cli_.add_option("--app", context.library, "A shared library with an application's types");
-        cli_.add_option("-o,--output", output_, "How data is written")
+    explicit CommandLine(App* app) : context_(tree_, app) {
+        CLI::App& cli = tree_.program;
+        cli.name("sourced");
+        cli.require_subcommand(0, 1);
+        cli.set_help_flag("-h,--help", "Says how the program, or a command of it, is used");
+        cli.add_flag("--version", version_, "Says which versions of library, SQLite and file format these are");
+        cli.add_option("--app", context_.library, "A shared library with an application's types")->type_name("LIB");
+        cli.add_option("-o,--output", output_, "How data is written: for people, as one JSON text, or as a JSON text a line")
             ->check(CLI::IsMember({"text", "json", "jsonl"}))
             ->capture_default_str();
-        cli_.add_flag("--json", json_, "The same as -o json");
-        cli_.add_option("--time", times_, "How times are written: relative on a terminal, iso elsewhere")
+        cli.add_flag("--json", json_, "The same as -o json");
+        cli.add_option("--time", times_, "How times are written in text; auto: relative on a terminal, iso elsewhere")
             ->check(CLI::IsMember({"auto", "relative", "iso"}))
             ->capture_default_str();
-        cli_.add_option("--color", colour_, "Whether to use colours")
+        cli.add_option("--color", colour_, "Whether there are colours; auto: on a terminal, unless NO_COLOR is set")
             ->check(CLI::IsMember({"auto", "always", "never"}))
             ->capture_default_str();
-        cli_.add_option("--wait", context.wait, "Seconds to wait while another process holds the file's lock")
+        cli.add_option("--wait", context_.wait, "How long to wait while another process holds the file's lock")
             ->check(CLI::NonNegativeNumber)
+            ->type_name("SECONDS")
             ->capture_default_str();
-        add_overview(commands_);
+        Commands commands(tree_, context_);
+        add_overview(commands);
+        for (CLI::App* command : cli.get_subcommands({})) one_value_each(*command);
     }
 
-    void parse(int argc, char** argv) {
-        cli_.parse(argc, argv);
+    [[nodiscard]] Context& context() noexcept { return context_; }
+
+    [[nodiscard]] Exit run(const std::vector<std::string>& words) {
         Output& out = context_.out();
-        if (json_) output_ = "json";
-        out.format = output_ == "json" ? Format::json : output_ == "jsonl" ? Format::jsonl : Format::text;
+        if (!words.empty() && words.front() == "help") return show_help(asked_for({words.begin() + 1, words.end()}));
+        const auto arguments = arrange(tree_.program, words, [this](const CLI::App& command) {
+            return tree_.abouts.at(&command).needs_file && !context_.has_file();
+        });
+        const bool nothing = words.empty() && !context_.has_file();
+        if (!arguments.help && !nothing) {
+            context_.path = arguments.file;
+            parse(arguments);
+        }
+        set_up(out);
+        if (arguments.version) return show_versions();
+        if (arguments.help) return show_help(*arguments.command);
+        if (nothing) {
+            show_help(tree_.program);
+            throw Failed(Exit::usage, "no file was named: sourced FILE COMMAND");
+        }
+        if (tree_.chosen) return tree_.chosen(context_);
+        const std::string& file = context_.file();
+        if (!std::filesystem::exists(file)) {
+            const std::string meant = closest(file, command_names());
+            if (!meant.empty()) no_file(file, ". Did you mean the command '" + meant + "'? sourced FILE " + meant);
+        }
+        return show_overview(context_);
+    }
+
+private:
+    /// An option that may be given several times takes one value each time, not all words behind it.
+    static void one_value_each(CLI::App& command) {
+        for (CLI::Option* option : command.get_options({})) {
+            if (option->nonpositional()) option->allow_extra_args(false);
+        }
+        for (CLI::App* below : command.get_subcommands({})) one_value_each(*below);
+    }
+    [[noreturn]] static void no_file(const std::string& file, const std::string& hint) {
+        throw Failed(Exit::failure, "there is no file '" + file + "'" + hint);
+    }
+    [[nodiscard]] std::vector<std::string> command_names() const {
+        std::vector<std::string> names{"help"};
+        for (const auto* command : commands_of(tree_.program)) names.push_back(command->get_name());
+        return names;
+    }
+    /// What stands behind `help`.
+    [[nodiscard]] const CLI::App& asked_for(const std::vector<std::string>& words) const {
+        const CLI::App* command = &tree_.program;
+        for (const auto& word : words) {
+            const auto* below = find_command(*command, word);
+            if (!below) {
+                std::vector<std::string> names;
+                for (const auto* each : commands_of(*command)) names.push_back(each->get_name());
+                const std::string path = path_of(*command);
+                throw Failed(Exit::usage, "there is no command '" + path + (path.empty() ? "" : " ") + word + "'" +
+                                              did_you_mean(word, names));
+            }
+            command = below;
+        }
+        return *command;
+    }
+    void parse(const Arguments& arguments) {
+        std::vector<std::string> words(arguments.words.rbegin(), arguments.words.rend());
+        try {
+            tree_.program.parse(std::move(words));
+        } catch (const CLI::ParseError& error) {
+            const std::string path = path_of(*arguments.command);
+            throw Failed(Exit::usage, reworded(error.what()) + "; see sourced " + path + (path.empty() ? "" : " ") +
+                                          "--help");
+        }
+    }
+    /// CLI11's text, said as the others are: "Could not convert: --limit = many".
+    static std::string reworded(const std::string& text) {
+        const std::string begin = "Could not convert: ";
+        const auto equals = text.find(" = ");
+        if (!text.starts_with(begin) || equals == std::string::npos) return text;
+        return text.substr(begin.size(), equals - begin.size()) + " takes a number, not '" + text.substr(equals + 3) + "'";
+    }
+    void set_up(Output& out) const {
+        const std::string format = json_ ? "json" : output_;
+        out.format = format == "json" ? Format::json : format == "jsonl" ? Format::jsonl : Format::text;
         const bool relative = times_ == "relative" || (times_ == "auto" && out.terminal());
         out.times = relative ? TimeStyle::relative : TimeStyle::iso;
         const char* no_color = std::getenv("NO_COLOR");
         const bool wanted = out.terminal() && !(no_color && *no_color);
         out.colour = colour_ == "always" || (colour_ == "auto" && wanted);
     }
-    int refuse(const CLI::ParseError& error) {
-        const bool asked = error.get_exit_code() == 0;  // for help
-        cli_.exit(error);
-        return static_cast<int>(asked ? Exit::ok : Exit::usage);
+    Exit show_help(const CLI::App& command) {
+        context_.out().line(help_of(tree_, command, context_.out()));
+        return Exit::ok;
     }
-    [[nodiscard]] Exit run() { return chosen_ ? chosen_(context_) : show_overview(context_); }
+    Exit show_versions() {
+        const Versions all = versions();
+        Output& out = context_.out();
+        if (out.text()) {
+            out.line("sourced " + all.sourced + ", SQLite " + all.sqlite + ", schema " + std::to_string(all.schema));
+            return Exit::ok;
+        }
+        Json json;
+        json.begin().field("sourced", all.sourced).field("sqlite", all.sqlite).field("schema", all.schema).end();
+        out.object(json.text());
+        return Exit::ok;
+    }
 
-private:
-    Context& context_;
-    CLI::App cli_;
-    Commands::Run chosen_;
-    Commands commands_;
+    Tree tree_;
+    Context context_;
     std::string output_ = "text";
     std::string times_ = "auto";
     std::string colour_ = "auto";
     bool json_ = false;
+    bool version_ = false;
 };
 
 Exit report(Output& out, Exit status, const std::string& text) {
@@ -106,23 +190,19 @@ Exit report(Output& out, Exit status, const std::string& text) {
 }
 
 Exit run(App* app, int argc, char** argv) {
-    Context context(app);
-    CommandLine line(context);
-    try {
-        line.parse(argc, argv);
-    } catch (const CLI::ParseError& error) {
-        return static_cast<Exit>(line.refuse(error));
-    }
-    Output& out = context.out();
+    CommandLine line(app);
+    Output& out = line.context().out();
     ::signal(SIGPIPE, SIG_IGN);
     try {
-        const Exit status = line.run();
+        const Exit status = line.run({argv + std::min(argc, 1), argv + argc});
         out.flush();
         return status;
     } catch (const Closed&) {
         return Exit::ok;
     } catch (const Failed& failed) {
         return report(out, failed.status, failed.what());
+    } catch (const Busy& error) {
+        return report(out, Exit::busy, error.what());
     } catch (const BadArgument& error) {
         return report(out, Exit::usage, error.what());
     } catch (const std::exception& error) {
@@ -134,16 +214,20 @@ Exit run(App* app, int argc, char** argv) {
 
 // ---- Context ------------------------------------------------------------------
 
+bool Context::has_file() const {
+    return !path.empty() || (linked_ && !detail::Access::options(*linked_).path.empty());
+}
+
 const std::string& Context::file() const {
-    if (path.empty()) throw Failed(Exit::usage, "no file was named: sourced FILE COMMAND");
-    return path;
+    if (!has_file()) throw Failed(Exit::usage, "no file was named: sourced FILE COMMAND");
+    return path.empty() ? detail::Access::options(*linked_).path : path;
 }
 
 std::unique_ptr<Store> Context::open(bool for_changing) const {
-    static_cast<void>(for_changing);
     if (!std::filesystem::exists(file())) throw Failed(Exit::failure, "there is no file '" + file() + "'");
     StoreOptions options;
     options.path = file();
+    options.open = for_changing ? Open::existing : Open::read_only;
     options.busy_timeout = std::chrono::duration_cast<Duration>(std::chrono::duration<double>(wait));
     return open_store(options);
 }
@@ -189,12 +273,10 @@ int Context::interruption() {
 CLI::App& Commands::do_add(const About& about, Run run) {
     CLI::App* command = parent_->add_subcommand(about.name, about.summary);
     command->fallthrough();
-    std::string footer;
-    if (!about.more.empty()) footer += about.more + "\n\n";
-    if (!about.examples.empty()) footer += "Examples:\n" + about.examples;
-    command->footer(footer);
-    command->callback([command, chosen = chosen_, run = std::move(run)] {
-        if (command->get_subcommands().empty()) *chosen = run;
+    command->require_subcommand(0, 1);
+    tree_->abouts[command] = about;
+    command->callback([command, tree = tree_, run = std::move(run)] {
+        if (command->get_subcommands().empty()) tree->chosen = run;
     });
     return *command;
 }

@@ -8,6 +8,7 @@
 
 #include <csignal>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -25,11 +26,29 @@ struct Failed : Error {
     Exit status;
 };
 
+class Context;
+
+/// What the help says of a command.
+struct About {
+    std::string name;
+    std::string summary;   ///< one line, without a full stop
+    std::string examples;  ///< lines of the form "sourced shop.db streams 'cart-*'", each with what it does behind "  # "
+    std::string more{};    ///< paragraphs below the options
+    bool needs_file = true;  ///< false: FILE may be left out, and stands nowhere but before the command
+};
+
+/// All commands, and which of them was asked for.
+struct Tree {
+    CLI::App program;
+    std::map<const CLI::App*, About> abouts;
+    std::function<Exit(Context&)> chosen;
+};
+
 /// What every command is given: the file, where its words go, and what was asked for all commands.
 class Context {
 public:
     /// `app`: the application that was linked in; null when there is none.
-    explicit Context(App* app) : linked_(app) {}
+    Context(const Tree& tree, App* app) : tree_(&tree), linked_(app) {}
     Context(const Context&) = delete;
     Context& operator=(const Context&) = delete;
 
@@ -37,10 +56,12 @@ public:
     [[nodiscard]] Store& look();
     /// The file for changing; opened at the first call, never created.
     [[nodiscard]] Store& change();
-    /// The file's path. Throws Failed(usage) when none was named.
+    /// The file's path: as it was named, else the linked App's. Throws Failed(usage) when there is neither.
     [[nodiscard]] const std::string& file() const;
+    [[nodiscard]] bool has_file() const;
     [[nodiscard]] Output& out() noexcept { return out_; }
     [[nodiscard]] App* linked() const noexcept { return linked_; }
+    [[nodiscard]] const Tree& tree() const noexcept { return *tree_; }
 
     /// Shows what a command is about to do, and asks: returns when --yes was given or somebody at a terminal typed
     /// "yes". Throws Failed(failure) otherwise, with nothing done. The command was declared with Commands::plans.
@@ -61,18 +82,11 @@ public:
 private:
     std::unique_ptr<Store> open(bool for_changing) const;
 
+    const Tree* tree_;
     App* linked_;
     Output out_;
     std::unique_ptr<Store> look_;
     std::unique_ptr<Store> change_;
-};
-
-/// What the help says of a command.
-struct About {
-    std::string name;
-    std::string summary;   ///< one line, without a full stop
-    std::string examples;  ///< lines of the form "sourced shop.db streams 'cart-*'", each with what it does behind "  # "
-    std::string more{};    ///< paragraphs below the options
 };
 
 /// Declares commands. For example:
@@ -85,7 +99,7 @@ class Commands {
 public:
     using Run = std::function<Exit(Context&)>;
 
-    Commands(CLI::App& parent, Context& context, Run& chosen) : parent_(&parent), context_(&context), chosen_(&chosen) {}
+    Commands(Tree& tree, Context& context) : Commands(tree.program, tree, context) {}
 
     template <class Options>
     struct Declared {
@@ -102,21 +116,25 @@ public:
     CLI::App& add(const About& about, Exit (*run)(Context&)) { return do_add(about, run); }
 
     /// For the commands below another one, like `groups show`.
-    [[nodiscard]] Commands below(CLI::App& command) const { return {command, *context_, *chosen_}; }
+    [[nodiscard]] Commands below(CLI::App& command) const { return {command, *tree_, *context_}; }
     /// Gives a command the flag --yes: it calls Context::confirm.
     void plans(CLI::App& command) const;
 
 private:
+    Commands(CLI::App& parent, Tree& tree, Context& context) : parent_(&parent), tree_(&tree), context_(&context) {}
     CLI::App& do_add(const About& about, Run run);
 
     CLI::App* parent_;
+    Tree* tree_;
     Context* context_;
-    Run* chosen_;
 };
 
 // ---- The commands, a file each for those that belong together ---------------------
 
 void add_overview(Commands& commands);     // stats, streams
+
+/// The help of a command, or of the whole program.
+[[nodiscard]] std::string help_of(const Tree& tree, const CLI::App& command, const Output& out);
 
 /// What `sourced FILE` alone prints.
 Exit show_overview(Context& context);

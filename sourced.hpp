@@ -2132,6 +2132,14 @@ struct Reset {
     std::string reason{};        ///< for those who look at stats()
 };
 
+/// What a reset has a group pass again.
+struct ResetPlan {
+    std::int64_t position = 0;  ///< the first that comes again
+    std::int64_t messages = 0;  ///< handled before, of the group's types
+    std::int64_t streams = 0;   ///< in which they stand
+    bool estimated = false;     ///< there is much of it: `messages` and `streams` are about right
+};
+
 /// How much of a way is behind.
 struct Progress {
     std::int64_t done = 0;
@@ -2588,6 +2596,8 @@ public:
     [[nodiscard]] virtual std::optional<Time> next_due() = 0;
     /// What waits, in order of due time; for one stream, when it is given.
     [[nodiscard]] virtual std::vector<Scheduled> scheduled(std::size_t limit = 100, std::string_view stream = {}) = 0;
+    /// The message with this id, if it waits.
+    [[nodiscard]] virtual std::optional<Scheduled> find_scheduled(const Id& id) = 0;
     /// Takes a message out of the schedule. Of a recurring one this occurrence is left out, the next comes in its time.
     virtual ScheduleChange cancel(const Id& id) = 0;
     /// Moves a scheduled message into the log at once. Of a recurring one this is an extra occurrence: the next
@@ -2626,10 +2636,18 @@ public:
     /// there and when both a position and a time are given.
     virtual void reset_group(std::string_view name, const Reset& reset,
                              const std::function<void(Transaction&)>& on_reset) = 0;
+    /// What reset_group would do now; throws what it throws. Cheap, unless a stream is given that is very long.
+    [[nodiscard]] virtual ResetPlan plan_reset(std::string_view name, const Reset& reset) = 0;
+    /// Counts everything that stands in the log as handled, also what waits for a retry or is parked: no message that
+    /// the group has open is ever handled by it, and after a reset it comes as a replay. Work under way is dropped, and
+    /// streams go on with what comes next. What stats() says of the last reset tells of this, with the log's end as
+    /// its position. Gives the first position that is handled now. Throws NotRegistered for an unknown group.
+    virtual std::int64_t skip_to_end(std::string_view name, std::string_view reason) = 0;
     /// Lets a stream that is parked, waits for its retry, or has stopped the group go on now, with its attempts
     /// counted anew. Throws Error for an unknown stream, for one that has no trouble and for one that is being handled;
     /// NotRegistered for an unknown group, as those below.
-    virtual void retry_stream(std::string_view group, std::string_view stream) = 0;
+    /// A `reason` is kept as the group's, unless it is stopped: that has its own.
+    virtual void retry_stream(std::string_view group, std::string_view stream, std::string_view reason = {}) = 0;
     /// Leaves a stream alone, later messages too; work under way is dropped. Throws Error for an unknown stream.
     virtual void park_stream(std::string_view group, std::string_view stream, std::string_view reason) = 0;
     /// Passes over the message that failed last in the stream, or without trouble the first that the group has open;

@@ -200,6 +200,10 @@ std::string this_boot() {
     return boot;
 }
 
+void check_reset(const Reset& reset) {
+    if (reset.time && reset.position > 1) throw Invalid("reset: a position and a time are given, one is enough");
+}
+
 // ==== Statements and connections ===============================================
 
 /// A StoreError that knows SQLite's (extended) code.
@@ -1424,7 +1428,7 @@ public:
     }
 
     void reset_group(std::int64_t id, const Reset& reset, const std::function<void(Transaction&)>& on_reset) {
-        if (reset.time && reset.position > 1) throw Invalid("reset: a position and a time are given, one is enough");
+        check_reset(reset);
         flush();
         const std::int64_t first = reset.time ? first_at(recorded_at_, head(), *reset.time) : reset.position;
         const std::int64_t acked = std::max<std::int64_t>(first - 1, 0);
@@ -1520,6 +1524,25 @@ public:
                             given(skipped.error_type), given(skipped.error_text), skipped.reason);
     }
 
+    /// Searches more of the log for the group; false: all of it has been searched.
+    bool search_on(std::int64_t id) {
+        Group& group = this->group(id);
+        Exchanged ignored;
+        if (group.scanned < head()) discover(group, 0, ignored);
+        flush();
+        return group.scanned < head();
+    }
+    /// Passes over what is left of it.
+    std::int64_t skip_to_end(std::int64_t id, std::string_view reason) {
+        while (search_on(id)) {}
+        skip_offsets_.run(id);
+        const std::int64_t end = head();
+        note_reset_.run(id, micros(options_.clock()), reason, end, nullptr);
+        forget_groups();
+        changed_ = true;
+        return end + 1;
+    }
+
     // ---- one stream of a group, by hand
 
     /// Lets `change` work on the group's offset in the stream, with all that the log holds discovered.
@@ -1537,7 +1560,7 @@ public:
         changed_ = true;
     }
 
-    void retry_stream(std::int64_t id, std::string_view stream) {
+    void retry_stream(std::int64_t id, std::string_view stream, std::string_view reason) {
         change_stream(id, stream, "retry", [&](Group& group, OffsetKey key, const std::string& what) {
             Offset* offset = find_offset(key);
             if (!offset || (offset->state != waiting && offset->state != parked && !offset->error_type)) {
@@ -1546,6 +1569,7 @@ public:
             if (offset->owner) throw Error(what + "it is being handled");
             offset->clear_trouble();
             look_on(group, key, *offset);
+            if (!reason.empty() && group.active) note_reason_.run(reason, micros(options_.clock()), id);
         });
     }
 
@@ -3356,6 +3380,7 @@ private:
     Statement start_group_{bank_,
                            "UPDATE sourced_groups SET status = 'active', reason = ?, error_type = NULL, "
                            "error_text = NULL, error_position = NULL, changed_at = ? WHERE id = ?"};
+    Statement note_reason_{bank_, "UPDATE sourced_groups SET reason = ?, changed_at = ? WHERE id = ?"};
     Statement drop_claims_{bank_,
                            "UPDATE sourced_offsets SET fence = fence + 1, owner = NULL, "
                            "state = CASE WHEN pending IS NULL THEN 0 ELSE 1 END WHERE grp = ? AND state = 2"};
@@ -3366,6 +3391,10 @@ private:
                              "WHERE grp = ? AND state <> 4 AND (attempts > 0 OR deaths > 0 OR state = 3)"};
     Statement reset_offsets_{bank_, SOURCED_PRIVATE_RESET "WHERE grp = ?1"};
     Statement reset_offset_{bank_, SOURCED_PRIVATE_RESET "WHERE grp = ?1 AND stream = ?3"};
+    Statement skip_offsets_{bank_,
+                            "UPDATE sourced_offsets SET acked = max(acked, known), highest = max(highest, known), "
+                            "pending = NULL, state = 0, fence = fence + 1, " SOURCED_PRIVATE_UNTROUBLED
+                            "WHERE grp = ? AND (state <> 0 OR known > acked OR attempts > 0 OR deaths > 0)"};
     Statement note_reset_{bank_, "INSERT OR REPLACE INTO sourced_resets VALUES(?, ?, ?, ?, ?)"};
     Statement offset_by_key_{
         bank_,
@@ -3553,6 +3582,10 @@ public:
             if (!visit(scheduled_from(row))) return;
         }
     }
+    [[nodiscard]] std::optional<Scheduled> find_scheduled(const Id& id) {
+        auto row = scheduled_by_id_(id);
+        return row.next() ? std::optional(scheduled_from(row)) : std::nullopt;
+    }
 
     [[nodiscard]] std::vector<Recurring> recurring() {
         std::vector<Recurring> found;
@@ -3708,7 +3741,8 @@ public:
             worker.claims = row.integer(6);
             // Whom we may not signal lives all the same.
             if (worker.host == host) {
-                worker.alive = worker.boot == boot && (::kill(static_cast<pid_t>(worker.pid), 0) == 0 || errno == EPERM);
+                const bool answers = ::kill(static_cast<pid_t>(worker.pid), 0) == 0 || errno == EPERM;
+                worker.alive = worker.boot == boot && answers;
             }
             all.push_back(std::move(worker));
         }
@@ -3732,6 +3766,24 @@ public:
                 if (!visit(SkipRecord{record.name, skipped_from(skipped)})) return;
             }
         }
+    }
+
+    [[nodiscard]] ResetPlan plan_reset(std::string_view name, const Reset& reset) {
+        check_reset(reset);
+        const std::int64_t group = group_named(name);
+        ResetPlan plan;
+        plan.position = std::max<std::int64_t>(reset.time ? position_at(*reset.time) : reset.position, 1);
+        if (reset.stream.empty()) {
+            auto row = counts_();
+            row.next();
+            count_handled(group, head(), plan);
+            count_streams(group, row.integer(0), plan);
+            return plan;
+        }
+        auto row = stream_id_(reset.stream);
+        if (!row.next()) throw Invalid("reset in '" + reset.stream + "': there is no such stream");
+        count_in_stream(group, row.integer(0), plan);
+        return plan;
     }
 
     /// Everything that `body` reads is of one state.
@@ -4012,17 +4064,63 @@ private:
         return probed;
     }
 
+    /// Row ids of the types that a group looks for, with the first position at which it does.
+    std::unordered_map<std::int64_t, std::int64_t> looked_for(std::int64_t group) {
+        std::unordered_map<std::int64_t, std::int64_t> since;
+        auto row = handles_(group);
+        row.next();
+        for (const auto& [name, first] : handles_of(row.text(0))) {
+            auto type = type_by_name_(name);
+            if (type.next()) since.emplace(type.integer(0), first);
+        }
+        return since;
+    }
+
+    /// What the group has handled from `plan.position` on.
+    void count_handled(std::int64_t group, std::int64_t head, ResetPlan& plan) {
+        const auto since = looked_for(group);
+        const bool few = head - plan.position < rows_looked_at;
+        const std::int64_t step = few ? 1 : (head - plan.position) / probes;
+        std::int64_t probed = 0;
+        for (std::int64_t position = plan.position; position <= head; position += step, ++probed) {
+            auto row = with_offset_(group, position);
+            if (!row.next() || position > row.integer(1)) continue;
+            const auto found = since.find(row.integer(0));
+            plan.messages += found != since.end() && position >= found->second ? 1 : 0;
+        }
+        if (few) return;
+        plan.estimated = true;
+        plan.messages = plan.messages * (head - plan.position + 1) / probed;
+    }
+    void count_streams(std::int64_t group, std::int64_t streams, ResetPlan& plan) {
+        auto row = few_handled_(group, plan.position, rows_looked_at + 1);
+        row.next();
+        plan.streams = row.integer(0);
+        if (plan.streams <= rows_looked_at) return;
+        plan.estimated = true;
+        std::int64_t hits = 0;
+        const double probed = probe_streams(streams, [&](std::int64_t stream) {
+            auto offset = offset_by_key_(group, stream);
+            hits += offset.next() && offset.integer(0) >= plan.position ? 1 : 0;
+        });
+        plan.streams = static_cast<std::int64_t>(static_cast<double>(hits) / probed * static_cast<double>(streams));
+    }
+    void count_in_stream(std::int64_t group, std::int64_t stream, ResetPlan& plan) {
+        const auto since = looked_for(group);
+        auto offset = offset_by_key_(group, stream);
+        if (!offset.next()) return;
+        auto row = open_backwards_(stream);
+        while (row.next() && row.integer(0) >= plan.position) {
+            const auto found = since.find(row.integer(1));
+            if (found == since.end() || row.integer(0) < found->second) continue;
+            plan.messages += row.integer(0) <= offset.integer(0) ? 1 : 0;
+        }
+        plan.streams = plan.messages > 0 ? 1 : 0;
+    }
+
     /// How many messages of its types the group has not handled, and the age of the oldest.
     void measure_lag(GroupInfo& group, std::int64_t head, Time now) {
-        std::unordered_map<std::int64_t, std::int64_t> since;
-        {
-            auto row = handles_(group.id);
-            row.next();
-            for (const auto& [name, first] : handles_of(row.text(0))) {
-                auto type = type_by_name_(name);
-                if (type.next()) since.emplace(type.integer(0), first);
-            }
-        }
+        const auto since = looked_for(group.id);
         std::int64_t oldest = std::numeric_limits<std::int64_t>::max();  // recorded
         const auto open = [&](std::int64_t position, std::int64_t type, std::int64_t acked, std::int64_t recorded) {
             const auto found = since.find(type);
@@ -4139,16 +4237,14 @@ private:
     Statement newest_{bank_, "SELECT position, recorded_at FROM sourced_messages ORDER BY position DESC LIMIT 1"};
     Statement recorded_at_{bank_, "SELECT recorded_at FROM sourced_messages WHERE position = ?"};
     Statement next_due_{bank_, "SELECT min(due_at) FROM sourced_scheduled"};
-    Statement scheduled_{
-        bank_,
-        "SELECT c.due_at, c.stream, t.name, t.kind, c.schema, c.message_id, c.causation, c.correlation, "
-        "c.occurred_at, c.metadata, c.payload FROM sourced_scheduled c JOIN sourced_types t ON t.id = c.type "
-        "ORDER BY c.due_at, c.id LIMIT ?"};
+#define SOURCED_PRIVATE_SELECT_SCHEDULED                                                                           \
+    "SELECT c.due_at, c.stream, t.name, t.kind, c.schema, c.message_id, c.causation, c.correlation, "              \
+    "c.occurred_at, c.metadata, c.payload FROM sourced_scheduled c JOIN sourced_types t ON t.id = c.type "
+    Statement scheduled_{bank_, SOURCED_PRIVATE_SELECT_SCHEDULED "ORDER BY c.due_at, c.id LIMIT ?"};
     Statement scheduled_for_{
-        bank_,
-        "SELECT c.due_at, c.stream, t.name, t.kind, c.schema, c.message_id, c.causation, c.correlation, "
-        "c.occurred_at, c.metadata, c.payload FROM sourced_scheduled c JOIN sourced_types t ON t.id = c.type "
-        "WHERE c.stream = ?2 ORDER BY c.due_at, c.id LIMIT ?1"};
+        bank_, SOURCED_PRIVATE_SELECT_SCHEDULED "WHERE c.stream = ?2 ORDER BY c.due_at, c.id LIMIT ?1"};
+    Statement scheduled_by_id_{bank_, SOURCED_PRIVATE_SELECT_SCHEDULED "WHERE c.message_id = ?"};
+#undef SOURCED_PRIVATE_SELECT_SCHEDULED
     Statement recurring_{bank_, SOURCED_PRIVATE_SELECT_RECURRING "ORDER BY r.name"};
     Statement counts_{bank_,
                       "SELECT (SELECT coalesce(max(id), 0) FROM sourced_streams), "
@@ -4263,6 +4359,9 @@ private:
     Statement retry_error_{bank_,
                            "SELECT error_text FROM sourced_offsets WHERE grp = ? AND state = 3 "
                            "ORDER BY retry_at DESC LIMIT 1"};
+    Statement few_handled_{bank_,
+                           "SELECT count(*) FROM (SELECT 1 FROM sourced_offsets WHERE grp = ? AND highest > 0 "
+                           "AND acked >= ? LIMIT ?)"};
     Statement few_offsets_{bank_,
                            "SELECT count(*) FROM (SELECT 1 FROM sourced_offsets WHERE grp = ? LIMIT ?)"};
     Statement offset_by_key_{bank_, "SELECT acked, highest FROM sourced_offsets WHERE grp = ? AND stream = ?"};
@@ -4512,6 +4611,11 @@ public:
         reading("read the schedule", [&](Reading& reading) { entries = reading.scheduled(limit, stream); });
         return entries;
     }
+    std::optional<Scheduled> find_scheduled(const Id& id) override {
+        std::optional<Scheduled> found;
+        reading("find a scheduled message", [&](Reading& reading) { found = reading.find_scheduled(id); });
+        return found;
+    }
     ScheduleChange cancel(const Id& id) override {
         ScheduleChange change{};
         Unit unit;
@@ -4602,8 +4706,8 @@ public:
     void start_group(std::string_view name, std::string_view reason) override {
         change_group(name, "start", [&](std::int64_t id) { writer_.start_group(id, reason); });
     }
-    void retry_stream(std::string_view group, std::string_view stream) override {
-        change_group(group, "change", [&](std::int64_t id) { writer_.retry_stream(id, stream); });
+    void retry_stream(std::string_view group, std::string_view stream, std::string_view reason) override {
+        change_group(group, "change", [&](std::int64_t id) { writer_.retry_stream(id, stream, reason); });
     }
     void park_stream(std::string_view group, std::string_view stream, std::string_view reason) override {
         change_group(group, "change", [&](std::int64_t id) { writer_.park_stream(id, stream, reason); });
@@ -4634,6 +4738,21 @@ public:
             writer_.note_change();
         };
         submit(unit, [&] { return "reset group '" + std::string(name) + "'"; });
+    }
+    ResetPlan plan_reset(std::string_view name, const Reset& reset) override {
+        ResetPlan plan;
+        reading("plan a reset of group '" + std::string(name) + "'",
+                [&](Reading& reading) { reading.at_once([&] { plan = reading.plan_reset(name, reset); }); });
+        return plan;
+    }
+    std::int64_t skip_to_end(std::string_view name, std::string_view reason) override {
+        // What has not been searched may be long: others shall write meanwhile.
+        for (bool more = true; more;) {
+            change_group(name, "change", [&](std::int64_t id) { more = writer_.search_on(id); });
+        }
+        std::int64_t first = 0;
+        change_group(name, "change", [&](std::int64_t id) { first = writer_.skip_to_end(id, reason); });
+        return first;
     }
     Generation begin_generation(
         std::string_view group,

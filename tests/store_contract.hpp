@@ -926,11 +926,18 @@ TEST_CASE_TEMPLATE("Store: scheduled messages enter the log when they are due", 
         CHECK(waiting[0].message.kind == Kind::command);
         CHECK(waiting[2].message.type == "m3");
         CHECK(store->scheduled(1).size() == 1);
+        const auto found_waiting = store->find_scheduled(rich.id);
+        REQUIRE(found_waiting);
+        CHECK(found_waiting->due_at == at(102));
+        CHECK(found_waiting->message.stream == "s1");
+        CHECK(found_waiting->message.payload == rich.payload);
+        CHECK_FALSE(store->find_scheduled(cause.id));
 
         CHECK(store->promote(at(100)) == 0);
         CHECK(types(store->stream("s1")) == std::vector<std::string>{"m0"});
         clock.set(103);
         CHECK(store->promote(at(103)) == 2);
+        CHECK_FALSE(store->find_scheduled(rich.id));
         CHECK(types(store->stream("s1")) == std::vector<std::string>{"m0", "m1", "m2"});
         CHECK(store->next_due() == at(110));
         CHECK(store->promote(at(111)) == 1);
@@ -1869,6 +1876,19 @@ TEST_CASE_TEMPLATE("Store: streams are parked, tried again, and messages passed 
         CHECK(again.attempts == 0);
         CHECK(pending(*store, again, {"E"}) == Numbers{2, 3, 5});
     }
+    SUBCASE("why a stream was tried again is kept, but not over why the group is stopped") {
+        end_with(Resolution::park());
+        store->retry_stream("g", "s1", "the printer has paper");
+        CHECK(store->stats().group("g").reason == "the printer has paper");
+        CHECK(store->stats().group("g").changed_at == at(1000));
+        store->park_stream("g", "s1", "again");
+        store->retry_stream("g", "s1");
+        CHECK(store->stats().group("g").reason == "the printer has paper");
+        store->park_stream("g", "s1", "again");
+        store->stop_group("g", "for the night");
+        store->retry_stream("g", "s1", "never mind");
+        CHECK(store->stats().group("g").reason == "for the night");
+    }
     SUBCASE("a message that is skipped is acknowledged and recorded, the next is open") {
         end_with(Resolution::skip("bad paper"));
         const auto skipped = store->skipped("g");
@@ -2401,6 +2421,113 @@ TEST_CASE_TEMPLATE("Store: a reset lets a group pass again what it had handled, 
         store->start_group("g");
         CHECK(claim(*store, group, 5).size() == 2);
     }
+}
+
+TEST_CASE_TEMPLATE("Store: a reset can be planned, and nothing changes", Kind_, STORE_KINDS) {
+    Kind_ kind;
+    HandClock clock;
+    auto store = kind.open(clock.options());
+    for (int i = 0; i < 3; ++i) {
+        clock.set(2000 + i);
+        store->append("s1", {message("E"), message("F")});  // 1 2, 5 6, 9 10
+        store->append("s2", {message("E"), message("F")});  // 3 4, 7 8, 11 12
+    }
+    store->append("s3", {message("F")});
+    const auto group = store->register_group({"g", {"E"}, {}}).id;
+    auto claims = claim(*store, group, 2);
+    REQUIRE(claims.size() == 2);
+    finish(*store, handled(claims[0], 9));
+    finish(*store, handled(claims[1], 3));
+    const auto plan = [&](const Reset& reset) {
+        const ResetPlan planned = store->plan_reset("g", reset);
+        CHECK_FALSE(planned.estimated);
+        return Numbers{planned.position, planned.messages, planned.streams};
+    };
+    const auto before = store->stats().group("g");
+
+    CHECK(plan({}) == Numbers{1, 4, 2});
+    CHECK(plan({.position = 3}) == Numbers{3, 3, 2});
+    CHECK(plan({.position = 4}) == Numbers{4, 2, 1});
+    CHECK(plan({.time = at(2001)}) == Numbers{5, 2, 1});
+    CHECK(plan({.position = 100}) == Numbers{100, 0, 0});
+    CHECK(plan({.stream = "s1"}) == Numbers{1, 3, 1});
+    CHECK(plan({.position = 5, .stream = "s1"}) == Numbers{5, 2, 1});
+    CHECK(plan({.stream = "s3"}) == Numbers{1, 0, 0});
+    CHECK(store->stats().group("g").newest == before.newest);
+    CHECK_FALSE(store->stats().group("g").reset_at);
+
+    CHECK_THROWS_AS((void)store->plan_reset("nobody", {}), NotRegistered);
+    CHECK_THROWS_AS((void)store->plan_reset("g", {.stream = "nowhere"}), Invalid);
+    CHECK_THROWS_AS((void)store->plan_reset("g", {.position = 2, .time = at(1)}), Invalid);
+
+    // As many come as were planned.
+    store->reset_group("g", {.position = 3}, nullptr);
+    std::size_t again = 0;
+    for (const auto position : drain(*store, group, {"E"})) again += position <= 9 && position != 7 ? 1 : 0;
+    CHECK(again == 3);
+}
+
+TEST_CASE_TEMPLATE("Store: a group can leave all that is open behind", Kind_, STORE_KINDS) {
+    Kind_ kind;
+    HandClock clock;
+    clock.set(1000);
+    auto store = kind.open(clock.options());
+    for (const auto* stream : {"handled", "waiting", "parked", "claimed", "ready"}) {
+        store->append(stream, several("E", 2));  // 1 2, 3 4, ...
+    }
+    const auto group = store->register_group({"g", {"E"}, {}}).id;
+    const auto other = store->register_group({"other", {"E"}, {}}).id;
+    auto claims = claim(*store, group, 4);
+    REQUIRE(claims.size() == 4);
+    finish(*store, handled(claims[0], 2));
+    finish(*store, failed(claims[1], 3, at(5000)));
+    store->park_stream("g", "parked", "by hand");
+    store->append("not discovered", {message("E"), message("F")});  // 11 12
+    CHECK(store->stats().group("g").lag == 9);
+
+    CHECK(store->skip_to_end("g", "all of it is old") == 13);
+    auto info = store->stats().group("g");
+    CHECK(info.lag == 0);
+    CHECK(info.retrying == 0);
+    CHECK(info.parked == 0);
+    CHECK_FALSE(info.last_error);
+    CHECK(info.reset_reason == "all of it is old");
+    CHECK(info.reset_at == at(1000));
+    CHECK(info.reset_position == 13);
+    CHECK_FALSE(info.replay);
+    CHECK(store->standing("g", 12).reached);
+    CHECK(store->settled(group));
+    CHECK(claim(*store, group, 10).empty());
+    CHECK(store->stats().group("other").lag == 11);
+
+    SUBCASE("work under way is dropped") {
+        CHECK(finish(*store, handled(claims[3], 8)).result == Went::lost);
+    }
+    SUBCASE("what comes next is handled, in every stream") {
+        for (const auto* stream : {"handled", "waiting", "parked", "claimed", "ready", "not discovered", "new"}) {
+            store->append(stream, {message("E")});
+        }
+        CHECK(drain(*store, group, {"E"}) == counting(13, 19));
+    }
+    SUBCASE("what was passed over is a replay after a reset") {
+        store->reset_group("g", {}, nullptr);
+        claims = claim(*store, group, 10);
+        REQUIRE(claims.size() == 6);
+        for (const auto& each : claims) CHECK(each.highest >= each.known);
+    }
+    SUBCASE("again: there is nothing left") {
+        CHECK(store->skip_to_end("g", "again") == 13);
+        CHECK(store->stats().group("g").reset_reason == "again");
+    }
+    SUBCASE("a group that is stopped stays so") {
+        store->stop_group("other", "for a look");
+        CHECK(store->skip_to_end("other", "x") == 13);
+        CHECK_FALSE(store->stats().group("other").active);
+        CHECK(store->stats().group("other").lag == 0);
+        store->start_group("other");
+        CHECK(claim(*store, other, 10).empty());
+    }
+    CHECK_THROWS_AS((void)store->skip_to_end("nobody", "x"), NotRegistered);
 }
 
 TEST_CASE_TEMPLATE("Store: a type that is added later is delivered from the head on", Kind_, STORE_KINDS) {

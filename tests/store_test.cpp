@@ -568,6 +568,21 @@ TEST_CASE("SQLite file: claims live as long as their process's beat moves") {
     CHECK(damage(directory.file()) == "");
 }
 
+TEST_CASE("SQLite file: a group that left everything behind keeps every promise") {
+    const Directory directory;
+    const auto store = open_at(directory.file());
+    const auto group = store->register_group({"g", {"E"}, {}}).id;
+    for (int i = 0; i < 20; ++i) store->append("s" + std::to_string(i % 7), several("E", 2));
+    const auto claims = claim(*store, group, 3);
+    finish(*store, handled(claims.at(0), 1));
+    store->append("new", {message("E")});
+    CHECK(store->skip_to_end("g", "all of it is old") == 42);
+    CHECK(damage(directory.file()) == "");
+    store->append("new", {message("E")});
+    CHECK(drain(*store, group, {"E"}) == Numbers{42});
+    CHECK(damage(directory.file()) == "");
+}
+
 TEST_CASE("SQLite file: the claims of a process that was killed are taken over") {
     using namespace std::chrono_literals;
     const Directory directory;

@@ -726,6 +726,41 @@ struct StreamInfo {
     Time updated_at{};
 };
 
+/// Which streams to list.
+///
+///     store.streams({.pattern = "invoice-*", .order = StreamQuery::Order::seq, .limit = 20})
+struct StreamQuery {
+    enum class Order {
+        updated,  ///< those changed last first
+        seq,      ///< those with most messages first
+        name      ///< by the bytes of their names
+    };
+    /// A glob that fits the whole name: `*` any bytes, `?` one character, `[a-c]` one of these, `[^a-c]` none of these;
+    /// `[*]` is a star. Empty: every name.
+    std::string pattern{};
+    Order order = Order::updated;
+    std::size_t limit = 100;
+};
+
+/// A message type of the file.
+struct TypeCount {
+    std::string name;
+    std::optional<Kind> kind{};  ///< nothing when no message had it yet
+    std::int64_t messages = 0;   ///< that have it
+    bool estimated = false;      ///< `messages` is about right, from a sample; 0: too few to be in it
+};
+
+/// The file and what reads it.
+struct FileInfo {
+    std::string path{};           ///< empty: in memory
+    std::int64_t bytes = 0;       ///< without the WAL
+    std::int64_t wal_bytes = 0;   ///< of the write-ahead log beside it, which does not shrink while it is in use
+    std::int64_t page_size = 0;   ///< bytes
+    std::int64_t schema = 0;      ///< version of the engine's tables
+    std::string sqlite{};         ///< version of the SQLite that reads it
+    std::string store_id{};       ///< made with the file, and the same in its copies
+};
+
 /// A message that waits for its time.
 struct Scheduled {
     Time due_at{};
@@ -2564,8 +2599,14 @@ public:
 
     /// The message with this id, if it is in the log.
     [[nodiscard]] virtual std::optional<Message> find(const Id& id) = 0;
-    /// All messages with the same correlation as the message `id`, in log order.
-    [[nodiscard]] virtual Messages correlated(const Id& id) = 0;
+    /// All messages with the same correlation as the message `id`, or with `id` itself as theirs, in log order; the
+    /// first `limit` of them.
+    [[nodiscard]] virtual Messages correlated(const Id& id,
+                                              std::size_t limit = std::numeric_limits<std::size_t>::max()) = 0;
+    /// The messages that the message `id` is the cause of, in log order; the first `limit` of them. Looks at those
+    /// of its correlation that come after it.
+    [[nodiscard]] virtual Messages effects(const Id& id,
+                                           std::size_t limit = std::numeric_limits<std::size_t>::max()) = 0;
     /// The ids in the log that begin with these hexadecimal digits, ascending; hyphens count for nothing. Throws
     /// Invalid for anything else. Found without reading others.
     [[nodiscard]] virtual std::vector<Id> ids(std::string_view prefix, std::size_t limit = 10) = 0;
@@ -2576,6 +2617,11 @@ public:
         const std::function<bool(const Progress&)>& progress = {}) = 0;
     /// The streams changed last, newest first. A negative limit is Invalid.
     [[nodiscard]] virtual std::vector<StreamInfo> recent_streams(std::int64_t limit = 10) = 0;
+    /// The streams that a query asks for.
+    [[nodiscard]] virtual std::vector<StreamInfo> streams(const StreamQuery& query = {}) = 0;
+    /// All message types, those with most messages first. Of a long log only a sample is counted.
+    [[nodiscard]] virtual std::vector<TypeCount> types() = 0;
+    [[nodiscard]] virtual FileInfo file() = 0;
     /// A stream's last seq; 0 when it has no message.
     [[nodiscard]] virtual std::int64_t stream_seq(std::string_view stream) = 0;
     /// The last position; 0 when the log is empty.

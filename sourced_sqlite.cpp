@@ -3534,26 +3534,84 @@ public:
         return result;
     }
 
-    [[nodiscard]] Messages correlated(const Id& id) {
-        Id correlation = id;
-        {
-            auto row = by_id_(id);
-            if (!row.next()) return {};
-            if (!row.null(6)) correlation = id_of(row, 6);
-        }
+    [[nodiscard]] Messages correlated(const Id& id, std::size_t count) {
+        const std::optional<Message> known = find(id);
         Messages messages;
-        auto row = by_correlation_(correlation);
+        LogRange range;
+        range.limit = count;
+        range.correlation = known ? known->correlation : id;
+        if (range.correlation.is_nil()) return messages;
+        log(range, [&](Message& message) {
+            messages.push_back(std::move(message));
+            return true;
+        });
+        return messages;
+    }
+
+    [[nodiscard]] Messages effects(const Id& id, std::size_t count) {
+        const std::optional<Message> cause = find(id);
+        Messages messages;
+        if (!cause) return messages;
+        auto row = by_causation_(cause->correlation, id, cause->position, limit(count));
         while (row.next()) messages.push_back(whole(row));
         return messages;
     }
 
-    [[nodiscard]] std::vector<StreamInfo> recent(std::int64_t limit) {
+    [[nodiscard]] std::vector<StreamInfo> streams(const StreamQuery& query) {
+        const bool by_time = query.order == StreamQuery::Order::updated;
+        if (auto found = by_time ? latest(query) : std::nullopt) return *found;
+        Statement& ordered = by_time                                     ? streams_by_time_
+                             : query.order == StreamQuery::Order::seq ? streams_by_seq_
+                             : query.pattern.empty()                  ? streams_by_name_
+                                                                      : streams_named_;
         std::vector<StreamInfo> streams;
-        auto row = recent_(limit);
+        auto row = ordered(limit(query.limit), query.pattern);
         while (row.next()) {
             streams.push_back({std::string(row.text(0)), row.integer(1), time_of(row.integer(2))});
         }
         return streams;
+    }
+
+    [[nodiscard]] std::vector<TypeCount> types() {
+        const std::int64_t last = head();
+        const bool few = last <= messages_counted;
+        std::unordered_map<std::int64_t, std::int64_t> hits;
+        std::int64_t looked = last;
+        if (few) {
+            auto row = type_counts_();
+            while (row.next()) hits[row.integer(0)] = row.integer(1);
+        } else {
+            looked = sample(1, last, messages_sampled, [&](std::int64_t position) {
+                auto row = type_at_(position);
+                if (row.next()) ++hits[row.integer(0)];
+            });
+        }
+        std::vector<TypeCount> types;
+        auto row = all_types_();
+        while (row.next()) {
+            TypeCount type;
+            type.name = row.text(1);
+            if (!row.null(2)) type.kind = row.integer(2) == 0 ? Kind::command : Kind::event;
+            type.messages = few ? hits[row.integer(0)] : scaled(hits[row.integer(0)], last, looked);
+            type.estimated = !few && type.kind;
+            types.push_back(std::move(type));
+        }
+        std::stable_sort(types.begin(), types.end(),
+                         [](const TypeCount& left, const TypeCount& right) { return left.messages > right.messages; });
+        return types;
+    }
+
+    /// Without what only the file system knows.
+    [[nodiscard]] FileInfo file() {
+        FileInfo info;
+        auto row = file_();
+        row.next();
+        info.page_size = row.integer(0);
+        info.bytes = row.integer(0) * row.integer(1);
+        info.schema = row.integer(2);
+        info.store_id = row.text(3);
+        info.sqlite = sqlite3_libversion();
+        return info;
     }
 
     [[nodiscard]] std::int64_t seq(std::string_view name) {
@@ -3828,6 +3886,61 @@ private:
             if (!take(row)) return;
         }
         if (root != 0) take_root();
+    }
+
+    /// The streams changed last, from the end of the log; nothing when they would have to be looked for far from it.
+    [[nodiscard]] std::optional<std::vector<StreamInfo>> latest(const StreamQuery& query) {
+        struct Found {
+            std::int64_t id;
+            StreamInfo info;
+        };
+        std::vector<Found> found;
+        std::unordered_set<std::int64_t> seen;
+        std::int64_t left = rows_looked_at;
+        std::int64_t last = 0;  // when what has to be among them was recorded
+        bool whole = true;
+        if (query.limit == 0) return std::vector<StreamInfo>();
+        auto row = backwards_();
+        while (row.next()) {
+            if (found.size() >= query.limit && row.integer(1) < last) break;
+            whole = --left > 0;
+            if (!whole) break;
+            const std::int64_t id = row.integer(0);
+            if (!seen.insert(id).second) continue;
+            auto stream = stream_row_(id);
+            if (!stream.next()) continue;
+            StreamInfo info{std::string(stream.text(0)), stream.integer(1), time_of(stream.integer(2))};
+            if (!query.pattern.empty() && sqlite3_strglob(query.pattern.c_str(), info.name.c_str()) != 0) continue;
+            found.push_back({id, std::move(info)});
+            last = row.integer(1);
+        }
+        if (!whole) return std::nullopt;
+        std::sort(found.begin(), found.end(), [](const Found& one, const Found& other) {
+            return std::pair(one.info.updated_at, one.id) > std::pair(other.info.updated_at, other.id);
+        });
+        std::vector<StreamInfo> streams;
+        for (auto& each : found) {
+            if (streams.size() < query.limit) streams.push_back(std::move(each.info));
+        }
+        return streams;
+    }
+
+    /// Calls `look` with about `count` positions between two, both included: one of each of as many parts of the same
+    /// size. Not one as far from the next as all others are: commands and events may take turns. Gives how many.
+    template <class Look>
+    static std::int64_t sample(std::int64_t from, std::int64_t to, std::int64_t count, const Look& look) {
+        const std::int64_t size = std::max<std::int64_t>((to - from + 1) / count, 1);
+        std::mt19937_64 random(0);
+        std::int64_t looked = 0;
+        for (std::int64_t part = from; part <= to; part += size, ++looked) {
+            const std::int64_t in_part = std::min(size, to - part + 1);
+            look(part + static_cast<std::int64_t>(random() % static_cast<std::uint64_t>(in_part)));
+        }
+        return looked;
+    }
+    static std::int64_t scaled(std::int64_t hits, std::int64_t all, std::int64_t looked) {
+        if (looked == 0) return 0;
+        return std::llround(static_cast<double>(hits) * static_cast<double>(all) / static_cast<double>(looked));
     }
 
     static std::int64_t limit(std::size_t count) {
@@ -4189,6 +4302,8 @@ private:
 
     static constexpr std::int64_t rows_looked_at = 5'000;
     static constexpr std::int64_t probes = 1'000;
+    static constexpr std::int64_t messages_counted = 50'000;
+    static constexpr std::int64_t messages_sampled = 4'000;
     static constexpr std::size_t kept_names = 10'000;
 
     Connection& connection_;
@@ -4224,11 +4339,26 @@ private:
                       "SELECT m.type, m.stream, c.type, c.stream FROM sourced_messages m "
                       "LEFT JOIN sourced_messages c ON c.id = m.causation "
                       "WHERE m.position BETWEEN ? AND ? ORDER BY m.position"};
-    Statement by_correlation_{
-        bank_, SOURCED_PRIVATE_SELECT_MESSAGES "WHERE m.correlation = ?1 OR m.id = ?1 ORDER BY m.position"};
-    Statement recent_{bank_,
-                      "SELECT name, seq, updated_at FROM sourced_streams WHERE seq > 0 "
-                      "ORDER BY updated_at DESC, id DESC LIMIT ?"};
+    Statement by_causation_{bank_, SOURCED_PRIVATE_SELECT_MESSAGES
+                            "WHERE m.correlation = ? AND m.causation = ? AND m.position > ? "
+                            "ORDER BY m.position LIMIT ?"};
+    // By an index on names, most of many streams would be looked up one by one.
+#define SOURCED_PRIVATE_SELECT_STREAMS "SELECT name, seq, updated_at FROM sourced_streams WHERE seq > 0 AND "
+    Statement streams_by_time_{bank_, SOURCED_PRIVATE_SELECT_STREAMS
+                               "(?2 = '' OR name GLOB ?2) ORDER BY updated_at DESC, id DESC LIMIT ?1"};
+    Statement streams_by_seq_{bank_, SOURCED_PRIVATE_SELECT_STREAMS
+                              "(?2 = '' OR name GLOB ?2) ORDER BY seq DESC, id DESC LIMIT ?1"};
+    Statement streams_by_name_{bank_, SOURCED_PRIVATE_SELECT_STREAMS "?2 = '' ORDER BY name LIMIT ?1"};
+    Statement streams_named_{bank_, SOURCED_PRIVATE_SELECT_STREAMS "name GLOB ?2 ORDER BY name LIMIT ?1"};
+#undef SOURCED_PRIVATE_SELECT_STREAMS
+    Statement backwards_{bank_, "SELECT stream, recorded_at FROM sourced_messages ORDER BY position DESC"};
+    Statement stream_row_{bank_, "SELECT name, seq, updated_at FROM sourced_streams WHERE id = ?"};
+    Statement all_types_{bank_, "SELECT id, name, kind FROM sourced_types ORDER BY name"};
+    Statement type_counts_{bank_, "SELECT type, count(*) FROM sourced_messages GROUP BY type"};
+    Statement type_at_{bank_, "SELECT type FROM sourced_messages WHERE position = ?"};
+    Statement file_{bank_,
+                    "SELECT page_size, page_count, (SELECT value FROM sourced_meta WHERE key = 'schema_version'), "
+                    "(SELECT value FROM sourced_meta WHERE key = 'store_id') FROM pragma_page_size, pragma_page_count"};
     Statement stream_by_name_{bank_, "SELECT id, seq FROM sourced_streams WHERE name = ?"};
     Statement stream_by_id_{bank_, "SELECT name FROM sourced_streams WHERE id = ?"};
     Statement type_by_id_{bank_, "SELECT name, kind FROM sourced_types WHERE id = ?"};
@@ -4427,6 +4557,7 @@ std::unique_ptr<Reading> Writer::UserTransaction::take_reading() {
 // ==== The store ================================================================
 
 void prepare(Connection& connection, const StoreOptions& options);  // see Opening
+std::int64_t size_of_file(const std::string& path);
 void check_readable(Connection& connection);
 void remove_traces(const StoreOptions& options) noexcept;
 [[noreturn]] void explain_reading(const StoreOptions& options, const SqliteError& error);
@@ -4528,9 +4659,16 @@ public:
         reading("find a message", [&](Reading& reading) { message = reading.find(id); });
         return message;
     }
-    Messages correlated(const Id& id) override {
+    Messages correlated(const Id& id, std::size_t limit) override {
         Messages messages;
-        reading("read a correlation", [&](Reading& reading) { messages = reading.correlated(id); });
+        reading("read a correlation", [&](Reading& reading) {
+            reading.at_once([&] { messages = reading.correlated(id, limit); });
+        });
+        return messages;
+    }
+    Messages effects(const Id& id, std::size_t limit) override {
+        Messages messages;
+        reading("read effects", [&](Reading& reading) { messages = reading.effects(id, limit); });
         return messages;
     }
     std::vector<Id> ids(std::string_view prefix, std::size_t limit) override {
@@ -4557,9 +4695,29 @@ public:
     }
     std::vector<StreamInfo> recent_streams(std::int64_t limit) override {
         if (limit < 0) throw Invalid("recent_streams: limit must be a positive integer, got " + std::to_string(limit));
+        return streams({.limit = static_cast<std::size_t>(limit)});
+    }
+    std::vector<StreamInfo> streams(const StreamQuery& query) override {
         std::vector<StreamInfo> streams;
-        reading("list streams", [&](Reading& reading) { streams = reading.recent(limit); });
+        reading("list streams", [&](Reading& reading) {
+            reading.at_once([&] { streams = reading.streams(query); });
+        });
         return streams;
+    }
+    std::vector<TypeCount> types() override {
+        std::vector<TypeCount> types;
+        reading("count types", [&](Reading& reading) { reading.at_once([&] { types = reading.types(); }); });
+        return types;
+    }
+    FileInfo file() override {
+        FileInfo info;
+        reading("describe the file", [&](Reading& reading) { reading.at_once([&] { info = reading.file(); }); });
+        info.path = options_.path;
+        if (!in_memory()) {
+            info.bytes = size_of_file(info.path);
+            info.wal_bytes = size_of_file(info.path + "-wal");
+        }
+        return info;
     }
     std::int64_t stream_seq(std::string_view stream) override {
         std::int64_t seq = 0;
@@ -5960,6 +6118,12 @@ std::string directory_of(const std::string& path) {
     const auto slash = path.rfind('/');
     if (slash == std::string::npos) return ".";
     return slash == 0 ? "/" : path.substr(0, slash);
+}
+
+/// 0 when there is none.
+std::int64_t size_of_file(const std::string& path) {
+    struct stat info {};
+    return ::stat(path.c_str(), &info) == 0 ? std::int64_t{info.st_size} : 0;
 }
 
 /// WAL needs shared memory between processes, which network file systems do not give.

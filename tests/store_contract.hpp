@@ -366,6 +366,35 @@ TEST_CASE_TEMPLATE("Store: messages come back as they were appended, in order", 
         CHECK(store->correlated(two.id)[2].stream == "s3");
         CHECK(store->correlated(id(1)).empty());
     }
+    SUBCASE("a correlation can be cut short, and asked for by an id that is not in the log") {
+        const Message root = command("a");
+        const Message one = follow(root, message("b"));
+        const Message two = follow(one, message("c"));
+        store->append("s1", {root, one, two});
+        CHECK(ids(store->correlated(two.id, 2)) == std::vector<Id>{root.id, one.id});
+        CHECK(store->correlated(root.id, 0).empty());
+        CHECK(store->correlated(root.id, 7).size() == 3);
+        Message stray = message("d");
+        stray.causation = stray.correlation = id(5);
+        store->append("s1", {stray});
+        CHECK(ids(store->correlated(id(5))) == std::vector<Id>{stray.id});
+        CHECK(ids(store->correlated(stray.id)) == std::vector<Id>{stray.id});
+        CHECK(store->correlated(Id()).empty());
+    }
+    SUBCASE("the effects of a message are what it is the cause of, and no more") {
+        const Message root = command("a");
+        const Message one = follow(root, message("b"));
+        const Message two = follow(one, message("c"));
+        const Message three = follow(root, message("d"));
+        store->append("s1", {root, one});
+        store->append("s2", {two, message("other"), three});
+        CHECK(ids(store->effects(root.id)) == std::vector<Id>{one.id, three.id});
+        CHECK(ids(store->effects(one.id)) == std::vector<Id>{two.id});
+        CHECK(store->effects(two.id).empty());
+        CHECK(ids(store->effects(root.id, 1)) == std::vector<Id>{one.id});
+        CHECK(store->effects(root.id, 0).empty());
+        CHECK(store->effects(id(1)).empty());
+    }
     SUBCASE("a correlation is a part of the log like others; what it began with need not be there") {
         const Message root = command("a");
         const Message one = follow(root, message("b"));
@@ -492,6 +521,107 @@ TEST_CASE_TEMPLATE("Store: messages come back as they were appended, in order", 
         CHECK(seqs(store->stream("s1")) == counting(1, 3));
         CHECK(positions(store->log()) == counting(1, 3));
     }
+}
+
+TEST_CASE_TEMPLATE("Store: streams are listed by change, by messages or by name; all, or those a pattern fits", Kind,
+                   STORE_KINDS) {
+    Kind kind;
+    HandClock clock;
+    const auto store = kind.open(clock.options());
+    using Order = StreamQuery::Order;
+    const auto names = [&](const StreamQuery& query) {
+        std::string text;
+        for (const auto& stream : store->streams(query)) text += stream.name + ":" + std::to_string(stream.seq) + " ";
+        return text;
+    };
+    CHECK(names({}) == "");
+    store->append("cart-1", several("a", 2));
+    clock.set(2000);
+    store->append("invoice-1", several("a", 3));
+    store->append_all({{"cart-2", several("a", 1)}, {"Cart-3", several("a", 1)}});
+    clock.set(3000);
+    store->append("b\u00e4r", several("a", 3));
+    CHECK(names({}) == "b\u00e4r:3 Cart-3:1 cart-2:1 invoice-1:3 cart-1:2 ");
+    CHECK(names({.order = Order::seq}) == "b\u00e4r:3 invoice-1:3 cart-1:2 Cart-3:1 cart-2:1 ");
+    CHECK(names({.order = Order::name}) == "Cart-3:1 b\u00e4r:3 cart-1:2 cart-2:1 invoice-1:3 ");
+    CHECK(names({.limit = 2}) == "b\u00e4r:3 Cart-3:1 ");
+    CHECK(names({.order = Order::seq, .limit = 2}) == "b\u00e4r:3 invoice-1:3 ");
+    CHECK(names({.order = Order::name, .limit = 2}) == "Cart-3:1 b\u00e4r:3 ");
+    CHECK(names({.limit = 0}) == "");
+    for (const Order order : {Order::updated, Order::seq, Order::name}) {
+        CAPTURE(static_cast<int>(order));
+        CHECK(store->streams({.pattern = "*art-*", .order = order}).size() == 3);
+        CHECK(store->streams({.pattern = "cart-*", .order = order}).size() == 2);
+        CHECK(store->streams({.pattern = "cart-?", .order = order, .limit = 1}).size() == 1);
+        CHECK(names({.pattern = "[a-z]art-2", .order = order}) == "cart-2:1 ");
+        CHECK(names({.pattern = "[^a-z]art-*", .order = order}) == "Cart-3:1 ");
+        CHECK(names({.pattern = "b?r", .order = order}) == "b\u00e4r:3 ");
+        CHECK(names({.pattern = "cart", .order = order}) == "");
+        CHECK(names({.pattern = "[*]", .order = order}) == "");
+        CHECK(names({.pattern = "'; --", .order = order}) == "");
+    }
+    CHECK(store->streams()[0].updated_at == clock.now());
+    // Streams that changed last long ago are found behind many messages of another.
+    for (int i = 0; i < 6; ++i) store->append("busy", several("a", 1000));
+    CHECK(names({.limit = 3}) == "busy:6000 b\u00e4r:3 Cart-3:1 ");
+    CHECK(names({.pattern = "c*"}) == "cart-2:1 cart-1:2 ");
+    CHECK(store->recent_streams(6).back().name == "cart-1");
+}
+
+TEST_CASE_TEMPLATE("Store: message types are counted; of a long log a sample is, and says so", Kind, STORE_KINDS) {
+    Kind kind;
+    const auto store = kind.open({});
+    CHECK(store->types().empty());
+    (void)store->register_group({"g", {"never", "a"}, {}});
+    store->append("s", several("a", 2));
+    store->append("s", {command("c"), message("b"), message("b"), message("b")});
+    auto types = store->types();
+    REQUIRE(types.size() == 4);
+    CHECK(types[0].name == "b");
+    CHECK(types[0].messages == 3);
+    CHECK(types[1].name == "a");
+    CHECK(types[1].messages == 2);
+    CHECK(types[1].kind == sourced::Kind::event);
+    CHECK(types[2].kind == sourced::Kind::command);
+    CHECK(types[3].name == "never");
+    CHECK(types[3].messages == 0);
+    CHECK_FALSE(types[3].kind.has_value());
+    for (const auto& type : types) CHECK_FALSE(type.estimated);
+    // Commands and events that take turns: a sample at even distances would see only one of them.
+    for (int i = 0; i < 6; ++i) {
+        Messages turns;
+        for (int j = 0; j < 5000; ++j) {
+            turns.push_back(command("c"));
+            turns.push_back(message("e"));
+        }
+        store->append("s", turns);
+    }
+    types = store->types();
+    REQUIRE(types.size() == 5);
+    std::int64_t all = 0;
+    for (const auto& type : types) {
+        all += type.messages;
+        CHECK(type.estimated == (type.name != "never"));
+        if (type.name != "c" && type.name != "e") continue;
+        CHECK(type.messages > 27'000);
+        CHECK(type.messages < 33'000);
+    }
+    CHECK(std::abs(all - store->head()) < 10);
+}
+
+TEST_CASE_TEMPLATE("Store: a file says what it is", Kind, STORE_KINDS) {
+    Kind kind;
+    const auto store = kind.open({});
+    const FileInfo before = store->file();
+    store->append("s", several("a", 1000));
+    const FileInfo file = store->file();
+    CHECK(file.page_size == 4096);
+    CHECK(file.schema == 2);
+    CHECK(file.store_id.size() == 32);
+    CHECK(file.store_id == before.store_id);
+    CHECK(file.sqlite.substr(0, 2) == "3.");
+    CHECK(file.bytes + file.wal_bytes > before.bytes + before.wal_bytes);
+    CHECK(file.path.empty() == (file.wal_bytes == 0));
 }
 
 TEST_CASE_TEMPLATE("Store: what cannot be a message is refused by its own error", Kind_, STORE_KINDS) {

@@ -885,7 +885,8 @@ TEST_CASE("Reading only: another version's file is refused with what can be done
     const std::string tried = "open '" + path + "': ";
     (void)open_at(path);
     const auto version = [&](int number) {
-        stranger(path).exec("UPDATE sourced_meta SET value = " + std::to_string(number) + " WHERE key = 'schema_version'");
+        const std::string value = std::to_string(number);
+        stranger(path).exec("UPDATE sourced_meta SET value = " + value + " WHERE key = 'schema_version'");
     };
     version(99);
     CHECK(read_error(path) ==

@@ -1,6 +1,10 @@
 // Runs the inspector as a user does, and compares what it says.
 #pragma once
 
+#include <stdlib.h>
+#include <sys/ioctl.h>
+#include <termios.h>
+
 #include <fstream>
 #include <sstream>
 
@@ -39,14 +43,13 @@ public:
         std::string program = folder() + "/" + name;
         std::vector<std::string> words{program};
         words.insert(words.end(), arguments.begin(), arguments.end());
-        std::vector<std::string> settings;
+        std::vector<std::string> settings = environment;  // of two with one name the first counts
         for (char** entry = environ; *entry; ++entry) {
             const std::string setting = *entry;
             if (!setting.starts_with("LC_") && !setting.starts_with("LANG=") && !setting.starts_with("TERM=")) {
                 settings.push_back(setting);
             }
         }
-        settings.insert(settings.end(), environment.begin(), environment.end());
         const int error = ::posix_spawn(&pid_, program.c_str(), &actions, nullptr, pointers(words).data(),
                                         pointers(settings).data());
         ::posix_spawn_file_actions_destroy(&actions);
@@ -90,14 +93,15 @@ public:
 
     /// Where this test program stands, and the others beside it.
     static std::string folder() { return std::filesystem::canonical("/proc/self/exe").parent_path(); }
-
-private:
+    /// As exec takes them.
     static std::vector<char*> pointers(std::vector<std::string>& words) {
         std::vector<char*> all;
         for (auto& word : words) all.push_back(word.data());
         all.push_back(nullptr);
         return all;
     }
+
+private:
     bool wait_for(const std::string& said, const std::string& text) {
         while (said.find(text) == std::string::npos) {
             if (!read_some()) return false;
@@ -140,6 +144,88 @@ inline Ran inspect(const std::vector<std::string>& arguments, const std::string&
     program.tell(in);
     return program.end();
 }
+
+/// A program of the build that believes to be at a terminal: what it says comes out of there, errors too.
+class Terminal {
+public:
+    explicit Terminal(std::vector<std::string> arguments, const std::vector<std::string>& environment = {},
+                      unsigned short columns = 80, unsigned short rows = 24) {
+        master_ = ::posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC);
+        char name[64];
+        if (master_ < 0 || ::grantpt(master_) != 0 || ::unlockpt(master_) != 0 ||
+            ::ptsname_r(master_, name, sizeof name) != 0) {
+            throw std::runtime_error(std::string("open a terminal: ") + std::strerror(errno));
+        }
+        arguments.insert(arguments.begin(), Program::folder() + "/sourced");
+        std::vector<std::string> settings = environment;  // of two with one name the first counts
+        for (const char* more : {"TERM=xterm", "LANG=C.UTF-8"}) settings.emplace_back(more);
+        settings.push_back("PATH=" + std::string(std::getenv("PATH")));
+        const auto words = Program::pointers(arguments);
+        const auto variables = Program::pointers(settings);
+        pid_ = ::fork();
+        if (pid_ == 0) {
+            ::setsid();
+            const int slave = ::open(name, O_RDWR);  // and it is ours
+            termios mode{};
+            ::tcgetattr(slave, &mode);
+            mode.c_oflag &= ~static_cast<tcflag_t>(OPOST);
+            mode.c_lflag &= ~static_cast<tcflag_t>(ECHO);
+            ::tcsetattr(slave, TCSANOW, &mode);
+            winsize size{};
+            size.ws_col = columns;
+            size.ws_row = rows;
+            ::ioctl(slave, TIOCSWINSZ, &size);
+            for (const int file : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) ::dup2(slave, file);
+            ::signal(SIGPIPE, SIG_DFL);
+            ::execve(words[0], words.data(), variables.data());
+            ::_exit(127);
+        }
+    }
+    Terminal(const Terminal&) = delete;
+    Terminal& operator=(const Terminal&) = delete;
+    ~Terminal() {
+        ::close(master_);
+        if (pid_ <= 0) return;
+        ::kill(pid_, SIGKILL);
+        ::waitpid(pid_, nullptr, 0);
+    }
+
+    /// Types.
+    void tell(const std::string& text) const {
+        if (::write(master_, text.data(), text.size()) < 0) throw std::runtime_error("type at a terminal");
+    }
+    /// Waits until it shows this text. False when the program ended, or said nothing for a minute.
+    bool wait_for(const std::string& text) {
+        while (ran_.out.find(text) == std::string::npos) {
+            if (!read_some()) return false;
+        }
+        return true;
+    }
+    /// Waits for its end, and gives all it said, as `out`. Called once.
+    Ran end() {
+        while (read_some()) {}
+        int status = 0;
+        while (::waitpid(pid_, &status, 0) < 0 && errno == EINTR) {}
+        pid_ = -1;
+        ran_.status = WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+        return std::move(ran_);
+    }
+
+private:
+    bool read_some() {
+        pollfd file{master_, POLLIN, 0};
+        if (::poll(&file, 1, 60'000) <= 0) return false;
+        char buffer[4096];
+        const auto size = ::read(master_, buffer, sizeof buffer);
+        if (size <= 0) return false;  // nobody has it open any more
+        ran_.out.append(buffer, static_cast<std::size_t>(size));
+        return true;
+    }
+
+    int master_ = -1;
+    pid_t pid_ = -1;
+    Ran ran_;
+};
 
 /// What a golden file holds: tests/inspector/<name>. With SOURCED_GOLDEN=write in the environment it is written anew
 /// from `text` first: look at the difference before it is committed.

@@ -8,6 +8,7 @@
 
 using support::inspect;
 using support::Ran;
+using support::Terminal;
 
 namespace {
 
@@ -194,4 +195,115 @@ TEST_CASE("inspector: every command shows examples, and each of them can be run"
         }
         CHECK(examples > 0);
     }
+}
+
+// ---- What comes out ---------------------------------------------------------------
+
+TEST_CASE("inspector: nothing of what is stored can give a terminal orders") {
+    // Escape sequence, bell, DEL, C1 as UTF-8 and as a byte, bidi override, zero width, no UTF-8; and what may stay.
+    const std::string hostile = "a\x1b[31m\x07\x7f\xc2\x9b" "31m\x9b\xe2\x80\xae\xe2\x80\x8b\xff\n\r\tb \xe4\xbd\xa0 \\";
+    const std::string shown = "a\\x1b[31m\\x07\\x7f\\u009b31m\\x9b\\u202e\\u200b\\xff\\n\\r\\tb \xe4\xbd\xa0 \\";
+    const support::TemporaryDirectory directory;
+    const std::string file = file_with(directory, hostile);
+    const auto text = inspect({file, "streams"});
+    CHECK(text.status == 0);
+    CHECK(text.out.find(shown) != std::string::npos);
+    CHECK(Terminal({file, "streams", "--color", "never"}).end().out.find(shown.substr(0, 40)) != std::string::npos);
+    for (const char* format : {"json", "jsonl"}) {
+        const auto json = inspect({file, "streams", "-o", format});
+        CAPTURE(json.out);
+        CHECK(json.status == 0);
+        for (const unsigned char c : json.out) CHECK((c == '\n' || (c >= 0x20 && c != 0x7f)));
+        CHECK(json.out.find("a\\u001B[31m\\u0007\\u007f\\u009b31m") != std::string::npos);
+        CHECK(json.out.find("\xe2\x80\xae") == std::string::npos);
+    }
+    const auto error = inspect({directory.file("x\x1b[2J.db"), "stats"});
+    CHECK(error.err.find('\x1b') == std::string::npos);
+    CHECK(error.err.find("x\\x1b[2J.db") != std::string::npos);
+}
+
+TEST_CASE("inspector: colours are for terminals, unless something says otherwise") {
+    const support::TemporaryDirectory directory;
+    const std::string file = file_with(directory, "cart-1");
+    const auto coloured = [](const Ran& ran) { return ran.out.find('\x1b') != std::string::npos; };
+    CHECK(coloured(Terminal({file, "streams"}).end()));
+    CHECK(!coloured(Terminal({file, "streams", "--color=never"}).end()));
+    CHECK(!coloured(Terminal({file, "streams"}, {"NO_COLOR=1"}).end()));
+    CHECK(coloured(Terminal({file, "streams"}, {"NO_COLOR="}).end()));
+    CHECK(!coloured(Terminal({file, "streams"}, {"TERM=dumb"}).end()));
+    CHECK(coloured(Terminal({file, "streams", "--color", "always"}, {"NO_COLOR=1"}).end()));
+    CHECK(!coloured(inspect({file, "streams"})));
+    CHECK(coloured(inspect({file, "streams", "--color", "always"})));
+    CHECK(!coloured(Terminal({file, "streams", "--json"}).end()));
+}
+
+TEST_CASE("inspector: times are relative on a terminal, ISO elsewhere, and as --time says") {
+    const support::TemporaryDirectory directory;
+    const std::string file = directory.file("shop.db");
+    {
+        sourced::StoreOptions options;
+        options.path = file;
+        options.clock = [] { return sourced::Time(std::chrono::microseconds(1'700'000'000'250'000)); };
+        sourced::open_store(options)->append("cart-1", {support::message(sourced::Kind::event, "cart.opened")});
+    }
+    const auto shows = [&](const Ran& ran, const std::string& text) {
+        CHECK_MESSAGE(ran.out.find(text) != std::string::npos, ran.out);
+    };
+    shows(Terminal({file, "streams"}).end(), " ago");
+    shows(inspect({file, "streams"}), "2023-11-14T22:13:20.25Z");
+    shows(Terminal({file, "streams", "--time", "iso"}).end(), "2023-11-14T22:13:20.25Z");
+    shows(inspect({file, "streams", "--time", "relative"}), " ago");
+    shows(inspect({file, "streams", "--time", "unix"}), "@1700000000.250000");
+    shows(inspect({file, "streams", "--time", "local"}, {}, {"TZ=XYZ-2"}), "2023-11-15 00:13:20 XYZ");
+    shows(inspect({file, "streams", "--time", "unix", "-o", "jsonl"}), "2023-11-14T22:13:20.25Z");
+}
+
+TEST_CASE("inspector: on a narrow terminal columns are cut, and wide characters take two") {
+    const support::TemporaryDirectory directory;
+    const std::string wide = "\xe4\xbd\xa0\xe5\xa5\xbd";  // two characters, four columns
+    std::string stream;
+    for (int i = 0; i < 20; ++i) stream += wide;
+    const std::string file = file_with(directory, stream);
+    const auto ran = Terminal({file, "streams", "--color", "never"}, {}, 50).end();
+    const auto at = ran.out.find(wide);
+    REQUIRE(at != std::string::npos);
+    const std::string line = ran.out.substr(at, ran.out.find('\n', at) - at);
+    CHECK(line.find("\xe2\x80\xa6") != std::string::npos);  // the ellipsis
+    CHECK(line.find("1 ") != std::string::npos);            // the columns behind it are there
+    std::size_t characters = 0;
+    for (const char c : line) characters += (static_cast<unsigned char>(c) & 0xC0) != 0x80 ? 1 : 0;
+    std::size_t twice = 0;
+    for (std::size_t i = 0; i + 1 < line.size(); ++i) twice += static_cast<unsigned char>(line[i]) >= 0xE4 ? 1 : 0;
+    CHECK(characters + twice <= 50);
+    CHECK(characters + twice >= 48);
+    CHECK(inspect({file, "streams"}).out.find(stream) != std::string::npos);
+}
+
+TEST_CASE("inspector: what is longer than the terminal goes through the pager, all else does not") {
+    const std::vector<std::string> paged{"SOURCED_PAGER=sed 's/^/paged: /'"};
+    CHECK(Terminal({"--help"}, paged, 80, 10).end().out.starts_with("paged: "));
+    CHECK(Terminal({"help", "stats"}, paged, 80, 60).end().out.find("paged") == std::string::npos);
+    CHECK(Terminal({"--help"}, {"PAGER=sed 's/^/also: /'"}, 80, 10).end().out.starts_with("also: "));
+    CHECK(Terminal({"--help"}, {"PAGER=sed 's/^/also: /'", paged[0]}, 80, 10).end().out.starts_with("paged: "));
+    CHECK(Terminal({"--help"}, {"PAGER=cat"}, 80, 10).end().out.find("Usage") != std::string::npos);
+    CHECK(Terminal({"--help"}, {"PAGER="}, 80, 10).end().out.find("Usage") != std::string::npos);
+    CHECK(Terminal({"--help"}, {paged[0], "TERM=dumb"}, 80, 10).end().out.find("paged") == std::string::npos);
+    CHECK(inspect({"--help"}, {}, paged).out.find("paged") == std::string::npos);
+}
+
+TEST_CASE("inspector: a pager that is left early is no error, nor is a pipe that is closed") {
+    const auto left = Terminal({"--help"}, {"SOURCED_PAGER=head -n 1"}, 80, 10).end();
+    CHECK(left.status == 0);
+    CHECK(std::count(left.out.begin(), left.out.end(), '\n') == 1);
+    // Nobody is at the other end of the pipe, from the start.
+    const std::string script = "exec 3> >(exec true); wait $!; '" + support::Program::folder() + "/sourced' --help >&3";
+    CHECK(std::system(("bash -c \"" + script + "\"").c_str()) == 0);
+    const std::string full = "'" + support::Program::folder() + "/sourced' --help >/dev/full 2>/dev/null";
+    CHECK(WEXITSTATUS(std::system(full.c_str())) == 1);
+}
+
+TEST_CASE("inspector: wide characters are known in any locale") {
+    const support::TemporaryDirectory directory;
+    const std::string file = file_with(directory, "\xe4\xbd\xa0");
+    CHECK(inspect({file, "streams"}, {}, {"LC_ALL=C"}).out == inspect({file, "streams"}, {}, {"LC_ALL=C.UTF-8"}).out);
 }

@@ -36,6 +36,25 @@ void stop_on_signals() {
     ::sigaction(SIGTERM, &action, nullptr);
 }
 
+std::string setting(const char* name) {
+    const char* const value = std::getenv(name);
+    return value ? value : "";
+}
+
+/// What shows long text, a command of the shell; empty for nothing.
+std::string chosen_pager() {
+    for (const char* name : {"SOURCED_PAGER", "PAGER"}) {
+        if (!std::getenv(name)) continue;
+        const std::string command = setting(name);
+        return command == "cat" ? "" : command;
+    }
+    std::istringstream folders(setting("PATH"));
+    for (std::string folder; std::getline(folders, folder, ':');) {
+        if (::access((folder + "/less").c_str(), X_OK) == 0) return "less -FRX";
+    }
+    return {};
+}
+
 /// The command line as CLI11 sees it.
 class CommandLine {
 public:
@@ -51,11 +70,12 @@ public:
             ->capture_default_str();
         cli.add_flag("--json", json_, "The same as -o json");
         cli.add_option("--time", times_, "How times are written in text; auto: relative on a terminal, iso elsewhere")
-            ->check(CLI::IsMember({"auto", "relative", "iso"}))
+            ->check(CLI::IsMember({"auto", "relative", "iso", "local", "unix"}))
             ->capture_default_str();
         cli.add_option("--color", colour_, "Whether there are colours; auto: on a terminal, unless NO_COLOR is set")
             ->check(CLI::IsMember({"auto", "always", "never"}))
             ->capture_default_str();
+        cli.add_flag("--no-pager", no_pager_, "Shows long text on a terminal as it is, without $SOURCED_PAGER, $PAGER or less");
         cli.add_option("--wait", context_.wait, "How long to wait while another process holds the file's lock")
             ->check(CLI::NonNegativeNumber)
             ->type_name("SECONDS")
@@ -147,10 +167,14 @@ private:
         const std::string format = json_ ? "json" : output_;
         out.format = format == "json" ? Format::json : format == "jsonl" ? Format::jsonl : Format::text;
         const bool relative = times_ == "relative" || (times_ == "auto" && out.terminal());
-        out.times = relative ? TimeStyle::relative : TimeStyle::iso;
-        const char* no_color = std::getenv("NO_COLOR");
-        const bool wanted = out.terminal() && !(no_color && *no_color);
-        out.colour = colour_ == "always" || (colour_ == "auto" && wanted);
+        out.times = TimeStyle::iso;
+        if (relative) out.times = TimeStyle::relative;
+        if (times_ == "local") out.times = TimeStyle::local;
+        if (times_ == "unix") out.times = TimeStyle::unix;
+        const std::string terminal = setting("TERM");
+        const bool able = out.terminal() && !terminal.empty() && terminal != "dumb";
+        out.colour = colour_ == "always" || (colour_ == "auto" && able && setting("NO_COLOR").empty());
+        out.pager = able && !no_pager_ ? chosen_pager() : "";
     }
     Exit show_help(const CLI::App& command) {
         context_.out().line(help_of(tree_, command, context_.out()));
@@ -176,11 +200,12 @@ private:
     std::string colour_ = "auto";
     bool json_ = false;
     bool version_ = false;
+    bool no_pager_ = false;
 };
 
 Exit report(Output& out, Exit status, const std::string& text) {
     try {
-        out.flush();
+        out.finish();
     } catch (const Error&) {  // one error is told, the first
     }
     std::cerr << "sourced: ";
@@ -189,13 +214,29 @@ Exit report(Output& out, Exit status, const std::string& text) {
     return status;
 }
 
+/// A pager or a program behind a pipe that ends early does not end us: writing fails instead.
+class IgnoredPipe {
+public:
+    IgnoredPipe() {
+        struct sigaction ignore {};
+        ignore.sa_handler = SIG_IGN;
+        ::sigaction(SIGPIPE, &ignore, &before_);
+    }
+    ~IgnoredPipe() { ::sigaction(SIGPIPE, &before_, nullptr); }
+    IgnoredPipe(const IgnoredPipe&) = delete;
+    IgnoredPipe& operator=(const IgnoredPipe&) = delete;
+
+private:
+    struct sigaction before_ {};
+};
+
 Exit run(App* app, int argc, char** argv) {
     CommandLine line(app);
     Output& out = line.context().out();
-    ::signal(SIGPIPE, SIG_IGN);
+    const IgnoredPipe ignored;
     try {
         const Exit status = line.run({argv + std::min(argc, 1), argv + argc});
-        out.flush();
+        out.finish();
         return status;
     } catch (const Closed&) {
         return Exit::ok;

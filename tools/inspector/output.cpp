@@ -1,17 +1,23 @@
 #include "output.hpp"
 
+#include <fcntl.h>
+#include <locale.h>
+#include <spawn.h>
 #include <sys/ioctl.h>
+#include <sys/wait.h>
 #include <unistd.h>
 #include <wchar.h>
 
 #include <algorithm>
 #include <array>
 #include <cerrno>
-#include <clocale>
+#include <cctype>
 #include <cmath>
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <ctime>
 
 namespace sourced::inspector {
 namespace {
@@ -88,6 +94,61 @@ std::size_t edits(std::string_view from, std::string_view to) {
     return row[to.size()];
 }
 
+/// Whether the environment says that the terminal shows UTF-8.
+bool speaks_unicode() {
+    for (const char* name : {"LC_ALL", "LC_CTYPE", "LANG"}) {
+        const char* const value = std::getenv(name);
+        if (!value || !*value) continue;
+        std::string locale = value;
+        std::transform(locale.begin(), locale.end(), locale.begin(), [](unsigned char c) { return std::tolower(c); });
+        return locale.find("utf-8") != std::string::npos || locale.find("utf8") != std::string::npos;
+    }
+    return false;
+}
+
+/// Columns of a character. The locale that the program runs in may know nothing of wide ones.
+int columns_of(char32_t value) {
+    static const locale_t wide = ::newlocale(LC_CTYPE_MASK, "C.UTF-8", nullptr);
+    if (value < 0x300 || !wide) return 1;
+    const locale_t before = ::uselocale(wide);  // of this thread
+    const int columns = ::wcwidth(static_cast<wchar_t>(value));
+    ::uselocale(before);
+    return columns < 0 ? 1 : columns;
+}
+
+/// What stands at a place of printable text: a character, or a colour of ours, which takes no column.
+struct Piece {
+    std::size_t bytes = 1;
+    std::size_t columns = 1;
+};
+Piece piece(std::string_view text, std::size_t at) {
+    if (text[at] == '\x1b') {
+        const auto end = text.find('m', at);
+        return {(end == std::string_view::npos ? text.size() : end + 1) - at, 0};
+    }
+    const auto found = code_point(text, at);
+    if (!found) return {};
+    return {found->bytes, static_cast<std::size_t>(columns_of(found->value))};
+}
+
+std::string local_text(Time time) {
+    const std::time_t seconds = std::chrono::system_clock::to_time_t(time);
+    std::tm parts{};
+    std::array<char, 64> text{};
+    ::localtime_r(&seconds, &parts);
+    std::strftime(text.data(), text.size(), "%Y-%m-%d %H:%M:%S %Z", &parts);
+    return text.data();
+}
+
+std::string unix_text(Time time) {
+    const auto since = time.time_since_epoch();
+    const auto seconds = std::chrono::floor<std::chrono::seconds>(since);
+    std::array<char, 64> text{};
+    std::snprintf(text.data(), text.size(), "@%lld.%06d", static_cast<long long>(seconds.count()),
+                  static_cast<int>((since - seconds).count()));
+    return text.data();
+}
+
 std::string one_decimal(double value, const char* unit) {
     std::array<char, 64> text{};
     std::snprintf(text.data(), text.size(), value < 9.95 ? "%.1f %s" : "%.0f %s", value, unit);
@@ -122,15 +183,9 @@ std::string printable(std::string_view text) {
 std::size_t width_of(std::string_view text) {
     std::size_t columns = 0;
     for (std::size_t at = 0; at < text.size();) {
-        if (text[at] == '\x1b') {  // our own colours
-            const auto end = text.find('m', at);
-            at = end == std::string_view::npos ? text.size() : end + 1;
-            continue;
-        }
-        const auto found = code_point(text, at);
-        const int width = found ? ::wcwidth(static_cast<wchar_t>(found->value)) : 1;
-        columns += width < 0 ? 1 : static_cast<std::size_t>(width);
-        at += found ? found->bytes : 1;
+        const Piece next = piece(text, at);
+        columns += next.columns;
+        at += next.bytes;
     }
     return columns;
 }
@@ -141,15 +196,14 @@ std::string shortened(const std::string& text, std::size_t columns) {
     std::string cut;
     std::size_t used = 0;
     for (std::size_t at = 0; at < text.size();) {
-        const auto found = code_point(text, at);
-        const std::size_t bytes = found ? found->bytes : 1;
-        const std::size_t width = width_of(std::string_view(text).substr(at, bytes));
-        if (used + width > columns - 1) break;
-        cut += text.substr(at, bytes);
-        used += width;
-        at += bytes;
+        const Piece next = piece(text, at);
+        if (used + next.columns > columns - 1) break;
+        cut += text.substr(at, next.bytes);
+        used += next.columns;
+        at += next.bytes;
     }
-    return cut + "…";
+    cut += "…";
+    return text.find('\x1b') == std::string::npos ? cut : cut + "\x1b[0m";
 }
 
 std::string closest(std::string_view text, const std::vector<std::string>& candidates) {
@@ -284,16 +338,18 @@ void write_message(Json& json, const Message& message) {
 // ---- Output -------------------------------------------------------------------
 
 Output::Output()
-    : now(std::chrono::floor<Duration>(std::chrono::system_clock::now())), terminal_(::isatty(STDOUT_FILENO) == 1) {
-    std::setlocale(LC_CTYPE, "");
-    if (const char* codeset = std::setlocale(LC_CTYPE, nullptr)) {
-        const std::string name = codeset;
-        unicode_ = name.find("UTF-8") != std::string::npos || name.find("utf8") != std::string::npos;
-    }
+    : now(std::chrono::floor<Duration>(std::chrono::system_clock::now())),
+      terminal_(::isatty(STDOUT_FILENO) == 1),
+      unicode_(speaks_unicode()),
+      target_(STDOUT_FILENO) {
     if (!terminal_) return;
     winsize size{};
-    width_ = ::ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
+    const bool known = ::ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0;
+    width_ = known && size.ws_col > 0 ? size.ws_col : 80;
+    height_ = known && size.ws_row > 0 ? size.ws_row : 24;
 }
+
+Output::~Output() { end_pager(); }
 
 void Output::line(std::string_view text) {
     write(text);
@@ -319,22 +375,88 @@ void Output::end_records() {
 
 void Output::write(std::string_view text) {
     buffer_ += text;
-    if (buffer_.size() >= 1u << 16) flush();
+    if (buffer_.size() < 1u << 16) return;
+    if (pager_pid_ == 0 && !pager.empty()) start_pager();
+    give();
 }
 
 void Output::flush() {
+    pager.clear();
+    give();
+}
+
+void Output::finish() {
+    const auto lines = static_cast<std::size_t>(std::count(buffer_.begin(), buffer_.end(), '\n'));
+    if (pager_pid_ == 0 && !pager.empty() && lines >= height_) start_pager();
+    give();
+    end_pager();
+}
+
+void Output::give() {
     for (std::string_view rest = buffer_; !rest.empty();) {
-        const auto written = ::write(STDOUT_FILENO, rest.data(), rest.size());
+        const auto written = ::write(target_, rest.data(), rest.size());
         if (written >= 0) {
             rest.remove_prefix(static_cast<std::size_t>(written));
         } else if (errno != EINTR) {
             const int error = errno;
             buffer_.clear();
+            end_pager();
             if (error == EPIPE) throw Closed("stdout was closed");
             throw Error(std::string("writing to stdout failed: ") + std::strerror(error));
         }
     }
     buffer_.clear();
+}
+
+void Output::start_pager() {
+    std::array<int, 2> ends{};
+    if (::pipe2(ends.data(), O_CLOEXEC) != 0) return;  // shown without one
+    std::vector<std::string> settings;
+    for (char** entry = environ; *entry; ++entry) settings.emplace_back(*entry);
+    if (!std::getenv("LESS")) settings.emplace_back("LESS=FRX");
+    std::vector<char*> environment;
+    for (auto& setting : settings) environment.push_back(setting.data());
+    environment.push_back(nullptr);
+    std::string shell = "sh";
+    std::string option = "-c";
+    std::array<char*, 4> arguments{shell.data(), option.data(), pager.data(), nullptr};
+
+    posix_spawn_file_actions_t actions;
+    posix_spawnattr_t attributes;
+    sigset_t defaults;
+    ::posix_spawn_file_actions_init(&actions);
+    ::posix_spawnattr_init(&attributes);
+    ::posix_spawn_file_actions_adddup2(&actions, ends[0], STDIN_FILENO);
+    ::sigemptyset(&defaults);
+    ::sigaddset(&defaults, SIGPIPE);
+    ::posix_spawnattr_setsigdefault(&attributes, &defaults);
+    ::posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGDEF);
+    const int error = ::posix_spawnp(&pager_pid_, "sh", &actions, &attributes, arguments.data(), environment.data());
+    ::posix_spawnattr_destroy(&attributes);
+    ::posix_spawn_file_actions_destroy(&actions);
+    ::close(ends[0]);
+    if (error != 0) {
+        ::close(ends[1]);
+        pager_pid_ = 0;
+        return;
+    }
+    target_ = ends[1];
+    // Ctrl-C is for the pager: without us it would fight with the shell for the terminal.
+    struct sigaction current {};
+    ::sigaction(SIGINT, nullptr, &current);
+    if (current.sa_handler != SIG_DFL) return;
+    std::signal(SIGINT, SIG_IGN);
+    interrupts_ = true;
+}
+
+void Output::end_pager() noexcept {
+    if (pager_pid_ == 0) return;
+    ::close(target_);
+    target_ = STDOUT_FILENO;
+    while (::waitpid(pager_pid_, nullptr, 0) < 0 && errno == EINTR) {}
+    pager_pid_ = 0;
+    if (interrupts_) std::signal(SIGINT, SIG_DFL);
+    interrupts_ = false;
 }
 
 std::string Output::paint(Style style, std::string_view text) const {
@@ -345,7 +467,12 @@ std::string Output::paint(Style style, std::string_view text) const {
 }
 
 std::string Output::time(Time time) const {
-    if (times == TimeStyle::iso) return iso_text(time);
+    switch (times) {
+        case TimeStyle::iso: return iso_text(time);
+        case TimeStyle::local: return local_text(time);
+        case TimeStyle::unix: return unix_text(time);
+        case TimeStyle::relative: break;
+    }
     if (time <= now) return duration_text(now - time) + " ago";
     return "in " + duration_text(time - now);
 }
@@ -369,13 +496,15 @@ void Table::print(Output& out) const {
     }
     std::size_t total = 2 * (widths.size() - 1);
     for (const auto width : widths) total += width;
-    if (out.width() > 0 && total > out.width()) {
+    constexpr std::size_t least = 8;
+    while (out.width() > 0 && total > out.width()) {
         std::size_t widest = columns_.size();
         for (std::size_t i = 0; i < columns_.size(); ++i) {
             if (columns_[i].align == left && (widest == columns_.size() || widths[i] > widths[widest])) widest = i;
         }
-        const std::size_t over = total - out.width();
-        if (widest < columns_.size() && widths[widest] > over + 8) widths[widest] -= over;
+        if (widest == columns_.size() || widths[widest] <= least) break;
+        --widths[widest];
+        --total;
     }
     const auto print_row = [&](const auto& cell_of, Style style) {
         std::string text;

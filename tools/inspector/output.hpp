@@ -3,6 +3,8 @@
 
 #include "sourced.hpp"
 
+#include <sys/types.h>
+
 #include <rapidjson/stringbuffer.h>
 #include <rapidjson/writer.h>
 
@@ -95,7 +97,7 @@ void write_message(Json& json, const Message& message);
 // ---- Where it goes ------------------------------------------------------------
 
 enum class Format { text, json, jsonl };
-enum class TimeStyle { relative, iso };
+enum class TimeStyle { relative, iso, local, unix };
 enum class Style { plain, heading, command, event, good, warning, bad, faint };
 
 /// Who read stdout has closed it: a command ends without a word, as after `| head`.
@@ -107,6 +109,7 @@ struct Closed : Error {
 class Output {
 public:
     Output();
+    ~Output();
     Output(const Output&) = delete;
     Output& operator=(const Output&) = delete;
 
@@ -125,12 +128,15 @@ public:
     void object(std::string_view json);
     /// Ends an array of records, an empty one too. Called once after a command that gives records.
     void end_records();
+    /// Shows what was written so far, for who waits or asks after it; nothing goes through a pager from then on.
     /// Throws Closed, and Error for a full disk and the like; what could not be written is dropped.
     void flush();
+    /// The end: on a terminal, what is longer than that goes through the pager, and this waits for it. Throws as flush().
+    void finish();
 
     /// In colour, where that was asked for.
     [[nodiscard]] std::string paint(Style style, std::string_view text) const;
-    /// A time as it is shown: "3 min ago", or ISO.
+    /// A time as it is shown: "3 min ago", ISO, "2026-11-21 18:12:43 CET", or "@" and the seconds since 1970.
     [[nodiscard]] std::string time(Time time) const;
     /// A share of a width in columns as a bar, at least one piece when it is not nothing.
     [[nodiscard]] std::string bar(double share, std::size_t columns) const;
@@ -139,13 +145,21 @@ public:
     TimeStyle times = TimeStyle::iso;
     bool colour = false;
     Time now{};  ///< when the command began
+    std::string pager{};  ///< a command of the shell; empty: none
 
 private:
     void write(std::string_view text);
+    void give();
+    void start_pager();
+    void end_pager() noexcept;
 
     bool terminal_ = false;
     bool unicode_ = false;
     std::size_t width_ = 0;
+    std::size_t height_ = 0;
+    int target_;  // stdout, or what the pager reads
+    pid_t pager_pid_ = 0;
+    bool interrupts_ = false;  // SIGINT was taken from us for the pager's time
     std::string buffer_;
     bool in_array_ = false;
 };

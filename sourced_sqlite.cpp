@@ -5055,7 +5055,9 @@ public:
         // seldom with time. Our own commits are announced as well; they must not keep a core busy.
         constexpr auto first_pause = std::chrono::microseconds(200);
         constexpr auto last_pause = std::chrono::milliseconds(100);
-        Duration pause = watch.tells() ? last_pause : std::chrono::milliseconds(10);
+        // What was told before the last return may have been of a commit more than was visible then.
+        Duration pause = std::chrono::milliseconds(10);
+        if (watch.tells()) pause = told_lately_ ? Duration(first_pause) : Duration(last_pause);
         auto looked = steady_clock::now();
         int hurried = 0;
         while (!interrupted_.exchange(false)) {
@@ -5067,6 +5069,7 @@ public:
             const bool quiet = watch.tells() && pause >= last_pause;
             const bool told = watch.wait(
                 quiet ? deadline - now : std::min<Duration>(pause, std::chrono::ceil<Duration>(deadline - now)));
+            told_lately_ = told || !quiet;
             hurried = busy ? hurried + 1 : 0;
             if (told && busy) std::this_thread::sleep_for(std::chrono::microseconds(hurried < 8 ? 100 : 1000));
             if (watch.tells()) pause = told ? Duration(first_pause) : pause * 3;
@@ -5387,6 +5390,7 @@ private:
 
     const int interrupt_ = ::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     std::atomic<bool> interrupted_{false};
+    bool told_lately_ = false;  // of wait_for_others
     std::unique_ptr<Watch> watch_;  // made by the first who waits; closing one takes 10 ms and more
 };
 

@@ -64,7 +64,9 @@ public:
             reap();
         }
         close_in();
-        for (const auto& file : files_) ::close(file.fd < 0 ? ~file.fd : file.fd);
+        for (const auto& file : files_) {
+            if (file.fd != -1) ::close(file.fd < 0 ? ~file.fd : file.fd);
+        }
     }
 
     void signal(int number) const { ::kill(pid_, number); }
@@ -77,6 +79,11 @@ public:
     void close_in() {
         if (in_ >= 0) ::close(in_);
         in_ = -1;
+    }
+    /// Nobody reads its stdout any more.
+    void close_out() {
+        ::close(files_[0].fd);
+        files_[0].fd = -1;
     }
     /// Waits until stdout, or stderr, holds this text. False when the program ended, or said nothing for a minute.
     bool wait_for_out(const std::string& text) { return wait_for(ran_.out, text); }

@@ -82,6 +82,7 @@ public:
             ->capture_default_str();
         Commands commands(tree_, context_);
         add_overview(commands);
+        add_messages(commands);
         for (CLI::App* command : cli.get_subcommands({})) one_value_each(*command);
     }
 

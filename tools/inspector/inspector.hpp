@@ -132,6 +132,7 @@ private:
 // ---- The commands, a file each for those that belong together ---------------------
 
 void add_overview(Commands& commands);     // stats, streams
+void add_messages(Commands& commands);     // stream, message, log, tail
 
 /// The help of a command, or of the whole program.
 [[nodiscard]] std::string help_of(const Tree& tree, const CLI::App& command, const Output& out);

@@ -42,6 +42,19 @@ bool begins_id(const std::string& name) {
 
 }  // namespace
 
+void no_such_stream(Store& store, std::string_view stream) {
+    constexpr std::int64_t looked_at = 1000;  // the others are not worth the time
+    std::vector<std::string> others;
+    for (const auto& other : store.recent_streams(looked_at)) others.push_back(other.name);
+    throw Failed(Exit::not_found, "there is no stream '" + std::string(stream) + "'" + did_you_mean(stream, others));
+}
+
+std::int64_t last_seq(Store& store, std::string_view stream) {
+    const auto last = store.stream_seq(stream);
+    if (last == 0) no_such_stream(store, stream);
+    return last;
+}
+
 Message message_named(Context& context, const std::string& name) {
     const auto at = name.rfind('@');
     const auto number = at == std::string::npos ? std::nullopt : number_in(std::string_view(name).substr(at + 1));
@@ -51,10 +64,18 @@ Message message_named(Context& context, const std::string& name) {
     }
     Store& store = context.look();
     std::optional<Message> message;
-    if (!number) message = by_id(store, name);
-    else if (at == 0) message = only(store.log({.from = *number, .to = *number}));
-    else message = only(store.stream(name.substr(0, at), {.from = *number, .to = *number}));
-    if (!message) throw Failed(Exit::not_found, "there is no message '" + name + "' in '" + context.file() + "'");
+    std::string end;
+    if (!number) {
+        message = by_id(store, name);
+    } else if (at == 0) {
+        message = only(store.log({.from = *number, .to = *number}));
+        end = ": its positions end at " + std::to_string(store.head());
+    } else {
+        const auto stream = name.substr(0, at);
+        end = ": the seqs of that stream end at " + std::to_string(last_seq(store, stream));
+        message = only(store.stream(stream, {.from = *number, .to = *number}));
+    }
+    if (!message) throw Failed(Exit::not_found, "there is no message '" + name + "' in '" + context.file() + "'" + end);
     return *std::move(message);
 }
 

@@ -1,0 +1,414 @@
+// The inspector's messages one by one: stream, log, message, tail.
+#include <doctest/doctest.h>
+
+#include "inspector.hpp"
+
+#include <rapidjson/document.h>
+
+using namespace sourced;
+using support::golden;
+using support::inspect;
+using support::Program;
+using support::TemporaryDirectory;
+
+namespace {
+
+constexpr std::int64_t second = 1'000'000;
+/// Sunday, 17 May 2026, 14:30:00 UTC.
+constexpr Time start{Duration(1'779'028'200 * second)};
+
+/// A file in which every id and every time is the same in all runs: a message a second.
+class Shop {
+public:
+    Shop() : store_(open_store(options())) {}
+
+    const Message& add(const std::string& stream, Kind kind, const std::string& type, const std::string& payload,
+                       const Message* cause = nullptr, const Metadata& metadata = {}) {
+        Message made = support::message(kind, type, payload, cause);
+        made = made.with_id(Id::make(now_, ids_));
+        made.metadata = metadata;
+        store_->append(stream, {made});
+        now_ += Duration(second);
+        messages_.push_back(store_->log({.from = head() + 1}).front());
+        return messages_.back();
+    }
+    /// A cart that is filled and checked out, and another one.
+    Shop& fill() {
+        Metadata joe;
+        joe.set("user_id", 7);
+        const Message add_1 =
+            add("cart-1", Kind::command, "cart.add_item", R"({"price":12.50,"id":"p1"})", nullptr, joe);
+        add("cart-1", Kind::event, "cart.item_added", R"({"price":12.50,"id":"p1"})", &add_1, joe);
+        const Message add_2 = add("cart-2", Kind::command, "cart.add_item", R"({"price":3,"id":"p2"})");
+        add("cart-2", Kind::event, "cart.item_added", R"({"price":3,"id":"p2","tags":["a",{}],"of":{"x":[]}})", &add_2);
+        const Message out = add("cart-1", Kind::command, "cart.check_out", "{}", nullptr, joe);
+        add("cart-1", Kind::event, "cart.checked_out", R"({"total":12.50})", &out, joe);
+        return *this;
+    }
+    /// As many messages as are asked for, in turns in three streams.
+    Shop& fill(int count) {
+        Messages parts[3];
+        for (int i = 0; i < count; ++i) {
+            const std::string payload = "{\"number\":" + std::to_string(i) + "}";
+            parts[i % 3].push_back(support::message(Kind::event, i % 2 ? "odd" : "even", payload));
+        }
+        for (int i = 0; i < 3; ++i) store_->append("stream-" + std::to_string(i), parts[i]);
+        return *this;
+    }
+
+    [[nodiscard]] std::string file() const { return directory_.file("shop.db"); }
+    [[nodiscard]] std::int64_t head() const { return static_cast<std::int64_t>(messages_.size()); }
+    [[nodiscard]] const Messages& messages() const { return messages_; }
+    [[nodiscard]] Store& store() { return *store_; }
+
+    support::Ran run(std::vector<std::string> arguments) const {
+        arguments.insert(arguments.begin(), file());
+        return inspect(arguments);
+    }
+    /// What a command shows; its status has to be 0 and stderr empty.
+    std::string shown(const std::vector<std::string>& arguments) const {
+        const auto ran = run(arguments);
+        CHECK(ran.status == 0);
+        CHECK(ran.err == "");
+        return ran.out;
+    }
+    /// The same for JSON lines: the positions of what is shown, like "1 2 5".
+    std::string positions(std::vector<std::string> arguments) const {
+        arguments.insert(arguments.end(), {"-o", "jsonl"});
+        std::istringstream lines(shown(arguments));
+        std::string all;
+        for (std::string line; std::getline(lines, line);) {
+            rapidjson::Document json;
+            json.Parse(line.c_str());
+            REQUIRE(json.IsObject());
+            all += (all.empty() ? "" : " ") + std::to_string(json["position"].GetInt64());
+        }
+        return all;
+    }
+    /// What is said of a mistake, with its status in front.
+    std::string refused(const std::vector<std::string>& arguments) const {
+        const auto ran = run(arguments);
+        CHECK(ran.out == "");
+        return std::to_string(ran.status) + " " + support::replaced(ran.err, file(), "FILE");
+    }
+
+private:
+    StoreOptions options() {
+        StoreOptions made;
+        made.path = file();
+        made.clock = [this] { return now_; };
+        return made;
+    }
+
+    TemporaryDirectory directory_;
+    Time now_ = start;
+    IdSource ids_{42};
+    std::unique_ptr<Store> store_;
+    Messages messages_;
+};
+
+bool holds(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+
+std::size_t count(const std::string& text, const std::string& part) {
+    std::size_t found = 0;
+    for (auto at = text.find(part); at != std::string::npos; at = text.find(part, at + part.size())) ++found;
+    return found;
+}
+
+/// Nothing that a terminal obeys, and nothing that is no UTF-8 or turns the direction of text.
+bool is_harmless(const std::string& text) {
+    for (const char c : text) {
+        if ((static_cast<unsigned char>(c) < 0x20 && c != '\n') || c == 0x7f) return false;
+    }
+    return !holds(text, "\xe2\x80\xae") && !holds(text, "\xc2\x9b") && !holds(text, "\xff");
+}
+
+/// A shown message equals the stored one in everything.
+void check_equal(const rapidjson::Value& shown, const Message& stored) {
+    const auto text = [&](const char* name) {
+        return std::string(shown[name].GetString(), shown[name].GetStringLength());
+    };
+    const auto same_json = [](const rapidjson::Value& value, const std::string& json) {
+        rapidjson::Document other;
+        other.Parse(json.c_str());
+        return value == other;
+    };
+    CHECK(shown["position"].GetInt64() == stored.position);
+    CHECK(text("stream") == stored.stream);
+    CHECK(shown["seq"].GetInt64() == stored.seq);
+    CHECK(text("type") == stored.type);
+    CHECK(text("kind") == (stored.kind == Kind::command ? "command" : "event"));
+    CHECK(shown["schema"].GetInt() == stored.schema);
+    CHECK(text("id") == stored.id.to_string());
+    CHECK(text("causation") == stored.causation.to_string());
+    CHECK(text("correlation") == stored.correlation.to_string());
+    CHECK(same_json(shown["metadata"], stored.metadata.json()));
+    CHECK(same_json(shown["payload"], stored.payload));
+}
+
+void check_equal(const std::string& json, const Messages& stored) {
+    rapidjson::Document shown;
+    shown.Parse(json.c_str());
+    REQUIRE(shown.IsArray());
+    REQUIRE(shown.Size() == stored.size());
+    for (rapidjson::SizeType i = 0; i < shown.Size(); ++i) check_equal(shown[i], stored[i]);
+}
+
+}  // namespace
+
+// ---- stream ---------------------------------------------------------------------
+
+TEST_CASE("stream: the messages of a stream are shown in their order") {
+    Shop shop;
+    shop.fill();
+    const auto text = shop.shown({"stream", "cart-1"});
+    CHECK(text == golden("log/stream.txt", text));
+    CHECK(shop.positions({"stream", "cart-1"}) == "1 2 5 6");
+    CHECK(shop.positions({"stream", "cart-1", "--reverse"}) == "6 5 2 1");
+    check_equal(shop.shown({"stream", "cart-1", "-o", "json"}), shop.store().stream("cart-1"));
+}
+
+TEST_CASE("stream: seqs, times, types, a condition and a limit choose some of them") {
+    Shop shop;
+    shop.fill();
+    CHECK(shop.positions({"stream", "cart-1", "--from", "2", "--to", "3"}) == "2 5");
+    CHECK(shop.positions({"stream", "cart-1", "--from", "2", "--reverse", "--limit", "2"}) == "6 5");
+    CHECK(shop.positions({"stream", "cart-1", "--since", "2026-05-17T14:30:01Z"}) == "2 5 6");
+    CHECK(shop.positions({"stream", "cart-1", "--since", "2026-05-17T14:30:02Z", "--until", "2026-05-17T14:30:04Z"}) == "");
+    CHECK(shop.positions({"stream", "cart-1", "--until", "2026-05-17 14:30:04"}) == "1 2");
+    CHECK(shop.positions({"stream", "cart-1", "--type", "cart.add_item", "--type", "cart.checked_out"}) == "1 6");
+    CHECK(shop.positions({"stream", "cart-1", "--where", "kind = 'command'"}) == "1 5");
+    CHECK(shop.positions({"stream", "cart-1", "--limit", "0"}) == "");
+    CHECK(shop.positions({"stream", "cart-1", "--from", "9"}) == "");
+}
+
+TEST_CASE("stream: mistakes are told apart") {
+    Shop shop;
+    shop.fill();
+    CHECK(shop.refused({"stream", "cart-3"}) == "4 sourced: there is no stream 'cart-3'. Did you mean 'cart-1'?\n");
+    CHECK(shop.refused({"stream", "quite another"}) == "4 sourced: there is no stream 'quite another'\n");
+    CHECK(shop.refused({"stream", "cart-1", "--from", "3", "--to", "2"}) ==
+          "2 sourced: --from 3 is behind --to 2: with --reverse, too, --from is the lower one\n");
+    CHECK(shop.refused({"stream", "cart-1", "--since", "@2", "--until", "@1"}) ==
+          "2 sourced: --since 1970-01-01T00:00:02Z is later than --until 1970-01-01T00:00:01Z\n");
+    CHECK(holds(shop.refused({"stream", "cart-1", "--since", "soon"}), "'soon' is no time: it is none that is known"));
+    CHECK(shop.refused({"stream", "cart-1", "--from", "0"}).starts_with("2 "));
+    CHECK(shop.refused({"stream"}).starts_with("2 "));
+}
+
+// ---- log ------------------------------------------------------------------------
+
+TEST_CASE("log: all messages are shown in the order of the log") {
+    Shop shop;
+    shop.fill();
+    const auto text = shop.shown({"log"});
+    CHECK(text == golden("log/log.txt", text));
+    CHECK(shop.positions({"log"}) == "1 2 3 4 5 6");
+    CHECK(shop.positions({"log", "--reverse", "--limit", "3"}) == "6 5 4");
+    check_equal(shop.shown({"log", "-o", "json"}), shop.store().log());
+}
+
+TEST_CASE("log: an empty log is shown as nothing, in JSON as an empty array") {
+    Shop shop;
+    CHECK(shop.shown({"log"}) == "");
+    CHECK(shop.shown({"log", "-o", "json"}) == "[]\n");
+    CHECK(shop.shown({"log", "-o", "jsonl"}) == "");
+    CHECK(shop.shown({"tail"}) == "");
+}
+
+TEST_CASE("log: filters are all true of what is shown") {
+    Shop shop;
+    shop.fill();
+    CHECK(shop.positions({"log", "--type", "cart.item_added"}) == "2 4");
+    CHECK(shop.positions({"log", "--type", "nobody.knows"}) == "");
+    CHECK(shop.positions({"log", "--stream", "cart-2"}) == "3 4");
+    CHECK(shop.positions({"log", "--stream", "cart-1", "--from", "2", "--to", "5"}) == "2 5");
+    CHECK(shop.positions({"log", "--stream", "cart-1", "--from", "3", "--to", "4"}) == "");
+    CHECK(shop.positions({"log", "--stream", "cart-1", "--since", "2026-05-17T14:30:02Z", "--reverse"}) == "6 5");
+    CHECK(shop.positions({"log", "--from", "2", "--to", "4"}) == "2 3 4");
+    CHECK(shop.positions({"log", "--since", "2026-05-17T14:30:03Z", "--until", "2026-05-17T14:30:05Z"}) == "4 5");
+    CHECK(shop.positions({"log", "--until", "2026-05-17"}) == "");
+    CHECK(shop.positions({"log", "--since", "2026-05-18"}) == "");
+    CHECK(shop.positions({"log", "--where", "payload.price > 10 and (type = 'x' or metadata.user_id = 7)"}) == "1 2");
+    CHECK(shop.positions({"log", "--where", "exists payload.tags[1]"}) == "4");
+    CHECK(shop.positions({"log", "--grep", "p2"}) == "3 4");
+    CHECK(shop.positions({"log", "--grep", "user_id", "--type", "cart.checked_out"}) == "6");
+    CHECK(shop.refused({"log", "--stream", "cart-11"}) ==
+          "4 sourced: there is no stream 'cart-11'. Did you mean 'cart-1'?\n");
+}
+
+TEST_CASE("log: a mistake in --where is shown with its place") {
+    Shop shop;
+    CHECK(shop.refused({"log", "--where", "payload.price >"}) ==
+          "2 sourced: --where: expected a value: a string in quotes, a number, true, false or null\n"
+          "  payload.price >\n"
+          "                 ^\n");
+    const auto help = shop.shown({"log", "--help"});
+    CHECK(holds(help, "comparison = field operator value"));
+    CHECK(holds(help, "yesterday, tomorrow"));
+}
+
+TEST_CASE("log: more than a page is shown whole, in both directions and with filters") {
+    Shop shop;
+    shop.fill(25'000);
+    CHECK(count(shop.shown({"log", "-o", "jsonl"}), "\n") == 25'000);
+    CHECK(count(shop.shown({"log", "-o", "jsonl", "--reverse"}), "\n") == 25'000);
+    CHECK(count(shop.shown({"log", "-o", "jsonl", "--type", "odd"}), "\n") == 12'500);
+    CHECK(count(shop.shown({"log", "-o", "jsonl", "--limit", "11111"}), "\n") == 11'111);
+    CHECK(count(shop.shown({"stream", "stream-1", "-o", "jsonl"}), "\n") == 8'333);
+    CHECK(shop.positions({"log", "--where", "payload.number in (0, 9999, 24999)"}) == "1 3334 8334");
+    CHECK(shop.positions({"log", "--where", "payload.number in (0, 9999, 24999)", "--reverse"}) == "8334 3334 1");
+    CHECK(shop.positions({"tail", "-n", "1", "--where", "payload.number = 0"}) == "1");
+}
+
+// ---- hostile content ------------------------------------------------------------
+
+TEST_CASE("log: hostile names and payloads reach no terminal raw, and JSON as they were stored") {
+    Shop shop;
+    const std::string evil = "cart\x1b[2J\r\n\x7f\xc2\x9b\xe2\x80\xae";
+    shop.add(evil, Kind::event, "type\x1b]0;x\x07", "{\"text\":\"\xe2\x80\xae\xc2\x9b \\u001b[2J \\u0000 \x7f\"}");
+    shop.add(std::string("nul\0here", 8), Kind::command, "x", "{}");
+    const std::vector<std::vector<std::string>> commands{
+        {"log"}, {"log", "-o", "json"}, {"tail"}, {"stream", evil}, {"message", "@1"}, {"message", evil + "@1"},
+        {"message", "@1", "-o", "json"}};
+    for (const auto& command : commands) {
+        const auto text = shop.shown(command);
+        CHECK(text != "");
+        CHECK(is_harmless(text));
+    }
+    const auto text = shop.shown({"log"});
+    CHECK(text == golden("log/hostile.txt", text));
+    check_equal(shop.shown({"log", "-o", "json"}), shop.store().log());
+    CHECK(is_harmless(shop.refused({"stream", evil + "\xff"})));
+    CHECK(is_harmless(shop.refused({"message", evil + "\xff"})));
+    CHECK(is_harmless(shop.refused({"log", "--where", evil + "\xff"})));
+}
+
+// ---- message --------------------------------------------------------------------
+
+TEST_CASE("message: everything about a message is shown, by any of its names") {
+    Shop shop;
+    shop.fill();
+    const auto text = shop.shown({"message", "@4"});
+    CHECK(text == golden("log/message.txt", text));
+    CHECK(shop.shown({"message", "cart-2@2"}) == text);
+    CHECK(shop.shown({"message", shop.messages()[3].id.to_string()}) == text);
+    const auto first = shop.shown({"message", "@1"});
+    CHECK(first == golden("log/message_first.txt", first));
+}
+
+TEST_CASE("message: as JSON it is the message with its cause") {
+    Shop shop;
+    shop.fill();
+    rapidjson::Document json;
+    json.Parse(shop.shown({"message", "@4", "-o", "json"}).c_str());
+    REQUIRE(json.IsObject());
+    check_equal(json["message"], shop.messages()[3]);
+    check_equal(json["cause"], shop.messages()[2]);
+    json.Parse(shop.shown({"message", "@1", "-o", "jsonl"}).c_str());
+    CHECK(json["cause"].IsNull());
+}
+
+TEST_CASE("message: what is not there is told with what is") {
+    Shop shop;
+    shop.fill();
+    CHECK(shop.refused({"message", "@7"}) == "4 sourced: there is no message '@7' in 'FILE': its positions end at 6\n");
+    CHECK(shop.refused({"message", "cart-2@3"}) ==
+          "4 sourced: there is no message 'cart-2@3' in 'FILE': the seqs of that stream end at 2\n");
+    CHECK(shop.refused({"message", "cart-9@1"}) == "4 sourced: there is no stream 'cart-9'. Did you mean 'cart-1'?\n");
+    CHECK(shop.refused({"message", "01890a5d-ac96-774b-bcce-b302099a8057"}) ==
+          "4 sourced: there is no message '01890a5d-ac96-774b-bcce-b302099a8057' in 'FILE'\n");
+    CHECK(shop.refused({"message", "cart-1"}).starts_with("2 sourced: 'cart-1' names no message: give its id"));
+}
+
+// ---- tail -----------------------------------------------------------------------
+
+TEST_CASE("tail: the last messages are shown in the order of the log") {
+    Shop shop;
+    shop.fill();
+    CHECK(shop.positions({"tail"}) == "1 2 3 4 5 6");
+    CHECK(shop.positions({"tail", "-n", "2"}) == "5 6");
+    CHECK(shop.positions({"tail", "-n", "0"}) == "");
+    CHECK(shop.positions({"tail", "-n", "1", "--type", "cart.item_added"}) == "4");
+    CHECK(shop.positions({"tail", "-n", "3", "--stream", "cart-1"}) == "2 5 6");
+    CHECK(shop.positions({"tail", "-n", "1", "--where", "metadata.user_id = 7 and kind = 'command'"}) == "5");
+    CHECK(shop.refused({"tail", "--stream", "cart-12"}) ==
+          "4 sourced: there is no stream 'cart-12'. Did you mean 'cart-1'?\n");
+}
+
+TEST_CASE("tail: -f shows what another process appends, each message once, until Ctrl-C") {
+    Shop shop;
+    shop.fill();
+    Program tail({shop.file(), "tail", "-f", "-n", "1", "-o", "jsonl"});
+    CHECK(tail.wait_for_out("\"position\":6"));
+    std::string expected = "6";
+    for (int i = 7; i < 300; ++i) {
+        shop.add("cart-1", Kind::event, "cart.item_added", R"({"price":1})");
+        expected += " " + std::to_string(i);
+        if (i % 50 == 0) CHECK(tail.wait_for_out("\"position\":" + std::to_string(i)));
+    }
+    CHECK(tail.wait_for_out("\"position\":299"));
+    tail.signal(SIGINT);
+    const auto ran = tail.end();
+    CHECK(ran.status == 130);
+    CHECK(ran.err == "");
+    CHECK(count(ran.out, "\n") == 294);
+    std::string seen;
+    for (auto at = ran.out.find("\"position\":"); at != std::string::npos; at = ran.out.find("\"position\":", at + 1)) {
+        seen += (seen.empty() ? "" : " ") + std::to_string(std::strtol(ran.out.c_str() + at + 11, nullptr, 10));
+    }
+    CHECK(seen == expected);
+}
+
+TEST_CASE("tail: -f passes over what is not wanted, and waits for a stream that is not there yet") {
+    Shop shop;
+    shop.fill();
+    Program tail({shop.file(), "tail", "-f", "--stream", "cart-9", "--where", "payload.price > 1", "-o", "json"});
+    CHECK(tail.wait_for_err("sourced: there is no stream 'cart-9' yet\n"));
+    shop.add("cart-9", Kind::event, "cart.item_added", R"({"price":1})");
+    shop.add("cart-1", Kind::event, "cart.item_added", R"({"price":2})");
+    const Message wanted = shop.add("cart-9", Kind::event, "cart.item_added", R"({"price":2})");
+    CHECK(tail.wait_for_out("\"seq\":2"));
+    tail.signal(SIGTERM);
+    const auto ran = tail.end();
+    CHECK(ran.status == 130);
+    check_equal(ran.out, {wanted});
+}
+
+TEST_CASE("tail: -f ends quietly when nobody reads any more, also when nothing comes") {
+    Shop shop;
+    shop.fill();
+    Program tail({shop.file(), "tail", "-f"});
+    CHECK(tail.wait_for_out("cart.checked_out"));
+    tail.close_out();
+    const auto ran = tail.end();
+    CHECK(ran.status == 0);
+    CHECK(ran.err == "");
+}
+
+TEST_CASE("tail: -f tells that the file was removed or replaced") {
+    for (const bool replaced : {false, true}) {
+        Shop shop;
+        shop.fill();
+        Shop other;
+        Program tail({shop.file(), "tail", "-f"});
+        CHECK(tail.wait_for_out("cart.checked_out"));
+        if (replaced) std::filesystem::rename(other.file(), shop.file());
+        else std::filesystem::remove(shop.file());
+        const auto ran = tail.end();
+        CHECK(ran.status == 1);
+        CHECK(ran.err == "sourced: '" + shop.file() +
+                             (replaced ? "' was replaced by another file while it was followed\n"
+                                       : "' was removed while it was followed\n"));
+    }
+}
+
+TEST_CASE("log: a closed stdout ends it without a word") {
+    Shop shop;
+    shop.fill(25'000);
+    Program log({shop.file(), "log"});
+    log.close_out();
+    const auto ran = log.end();
+    CHECK(ran.status == 0);
+    CHECK(ran.err == "");
+}

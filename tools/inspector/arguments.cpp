@@ -36,6 +36,20 @@ public:
         : program_(program), words_(words), takes_file_(takes_file), command_(&program) {}
 
     Arguments read() {
+        read_words();
+        arguments_.command = command_;
+        if (!arguments_.help && !arguments_.version) finish();
+        return std::move(arguments_);
+    }
+    Reached read_unfinished() {
+        unfinished_ = true;
+        read_words();
+        const bool wants_file = command_ == &program_ || takes_file_(*command_);
+        return {command_, waiting_, arguments_.file, arguments_.file.empty() && wants_file, plain_.size(), plain_only_};
+    }
+
+private:
+    void read_words() {
         while (at_ < words_.size()) {
             const std::string& word = words_[at_++];
             if (!plain_only_ && word == "--") plain_only_ = true;
@@ -43,12 +57,7 @@ public:
             else if (word.starts_with("--")) long_option(word.substr(2));
             else short_options(word.substr(1));
         }
-        arguments_.command = command_;
-        if (!arguments_.help && !arguments_.version) finish();
-        return std::move(arguments_);
     }
-
-private:
     bool is_option(const std::string& word) const {
         if (word.size() < 2 || word[0] != '-') return false;
         return std::isdigit(static_cast<unsigned char>(word[1])) == 0;  // a negative number
@@ -82,14 +91,6 @@ private:
 
     // ---- options
 
-    const CLI::Option* find(const std::function<bool(const CLI::Option&)>& matches) const {
-        for (const auto* command = command_; command; command = command->get_parent()) {
-            for (const auto* option : command->get_options()) {
-                if (option->nonpositional() && matches(*option)) return option;
-            }
-        }
-        return nullptr;
-    }
     [[noreturn]] void unknown_option(const std::string& word) const {
         std::vector<std::string> names;
         for (const auto* command = command_; command; command = command->get_parent()) {
@@ -104,7 +105,7 @@ private:
             for (const auto* option : options_of(*command)) {
                 const auto theirs = inspector::names_of(*option);
                 if (command_ != &program_ || std::find(theirs.begin(), theirs.end(), word) == theirs.end()) continue;
-                hint = " before the command: it belongs behind it, like sourced FILE " + command->get_name() + " " + word;
+                hint = " before the command: it belongs behind it, sourced FILE COMMAND " + word;
             }
         }
         const std::string of = command_ == &program_ ? "" : " for '" + path_of(*command_) + "'";
@@ -113,7 +114,7 @@ private:
     void long_option(const std::string& word) {
         const auto equals = word.find('=');
         const std::string name = word.substr(0, equals);
-        const auto* option = find([&](const auto& each) { return each.check_lname(name); });
+        const auto* option = find_option(*command_, "--" + name);
         if (!option) unknown_option("--" + name);
         if (equals == std::string::npos) return take(*option, "--" + name);
         if (!takes_value(*option)) return arguments_.words.push_back("--" + word);
@@ -122,7 +123,7 @@ private:
     void short_options(const std::string& letters) {
         for (std::size_t i = 0; i < letters.size(); ++i) {
             const std::string letter = letters.substr(i, 1);
-            const auto* option = find([&](const auto& each) { return each.check_sname(letter); });
+            const auto* option = find_option(*command_, "-" + letter);
             if (!option) unknown_option("-" + (i == 0 ? letters : letter));
             if (!takes_value(*option) || i + 1 == letters.size()) {
                 take(*option, "-" + letter);
@@ -140,6 +141,8 @@ private:
             arguments_.version = true;
         } else if (!takes_value(option)) {
             arguments_.words.push_back(name);
+        } else if (at_ == words_.size() && unfinished_) {
+            waiting_ = &option;
         } else if (at_ == words_.size()) {
             fail(*command_, name + " takes a value, " + value_of(option) + ", and none was given", {});
         } else {
@@ -194,6 +197,8 @@ private:
     const CLI::App* command_;
     std::size_t at_ = 0;
     bool plain_only_ = false;
+    bool unfinished_ = false;
+    const CLI::Option* waiting_ = nullptr;
     std::vector<std::string> plain_;
     Arguments arguments_;
 };
@@ -203,6 +208,11 @@ private:
 Arguments arrange(const CLI::App& program, const std::vector<std::string>& words,
                   const std::function<bool(const CLI::App&)>& takes_file) {
     return Reader(program, words, takes_file).read();
+}
+
+Reached reached(const CLI::App& program, const std::vector<std::string>& words,
+                const std::function<bool(const CLI::App&)>& takes_file) {
+    return Reader(program, words, takes_file).read_unfinished();
 }
 
 // ---- What the tree says ---------------------------------------------------------
@@ -223,6 +233,16 @@ std::vector<const CLI::Option*> options_of(const CLI::App& command) {
 const CLI::App* find_command(const CLI::App& parent, const std::string& name) {
     for (const auto* command : parent.get_subcommands([](const CLI::App*) { return true; })) {
         if (command->get_name() == name) return command;
+    }
+    return nullptr;
+}
+
+const CLI::Option* find_option(const CLI::App& command, const std::string& name) {
+    for (const auto* level = &command; level; level = level->get_parent()) {
+        for (const auto* option : level->get_options()) {
+            const auto names = names_of(*option);
+            if (std::find(names.begin(), names.end(), name) != names.end()) return option;
+        }
     }
     return nullptr;
 }

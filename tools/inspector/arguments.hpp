@@ -25,6 +25,20 @@ struct Arguments {
 [[nodiscard]] Arguments arrange(const CLI::App& program, const std::vector<std::string>& words,
                                 const std::function<bool(const CLI::App&)>& takes_file);
 
+/// How far the words of an unfinished command line go.
+struct Reached {
+    const CLI::App* command = nullptr;
+    const CLI::Option* waiting = nullptr;  ///< the option whose value comes next
+    std::string file{};
+    bool wants_file = false;  ///< the next word that is no option may be FILE
+    std::size_t plain = 0;    ///< words so far that are neither options nor FILE nor commands
+    bool plain_only = false;  ///< "--" was there
+};
+
+/// The same reading, of the words that are there already. Throws Failed(usage) where they are wrong.
+[[nodiscard]] Reached reached(const CLI::App& program, const std::vector<std::string>& words,
+                              const std::function<bool(const CLI::App&)>& takes_file);
+
 // ---- What the tree says ---------------------------------------------------------
 
 [[nodiscard]] std::vector<const CLI::App*> commands_of(const CLI::App& command);
@@ -32,6 +46,8 @@ struct Arguments {
 [[nodiscard]] std::vector<const CLI::Option*> options_of(const CLI::App& command);
 /// The command of this name below another one; null when there is none.
 [[nodiscard]] const CLI::App* find_command(const CLI::App& parent, const std::string& name);
+/// The option "-n" or "--limit" of a command or of those above it; null when there is none.
+[[nodiscard]] const CLI::Option* find_option(const CLI::App& command, const std::string& name);
 /// Its names behind the program's: "groups show".
 [[nodiscard]] std::string path_of(const CLI::App& command);
 

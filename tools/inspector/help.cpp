@@ -9,7 +9,7 @@
 namespace sourced::inspector {
 namespace {
 
-constexpr std::size_t whole_width = 80;
+constexpr std::size_t whole_width = 100;
 constexpr std::size_t most_name_width = 28;
 
 std::vector<std::string> lines_of(const std::string& text) {
@@ -29,6 +29,20 @@ std::vector<std::string> wrapped(const std::string& text, std::size_t columns) {
         else line += (line.empty() ? "" : " ") + word;
     }
     return lines;
+}
+
+/// Lines that are too long are wrapped, with their indentation; the others stay as they are.
+std::string paragraphs(const std::string& text) {
+    std::string all;
+    for (const auto& line : lines_of(text)) {
+        if (line.size() <= whole_width) {
+            all += line + "\n";
+            continue;
+        }
+        const std::string indentation(line.find_first_not_of(' '), ' ');
+        for (const auto& part : wrapped(line, whole_width - indentation.size())) all += indentation + part + "\n";
+    }
+    return all;
 }
 
 struct Entry {
@@ -95,7 +109,8 @@ std::string examples(const std::string& text) {
         if (begin == std::string::npos) continue;
         const auto remark = line.find("  # ");
         const auto end = line.find_last_not_of(' ', remark == std::string::npos ? line.size() : remark);
-        entries.push_back({line.substr(begin, end + 1 - begin), remark == std::string::npos ? "" : line.substr(remark + 4)});
+        const std::string does = remark == std::string::npos ? "" : line.substr(remark + 4);
+        entries.push_back({line.substr(begin, end + 1 - begin), does});
         width = std::max(width, entries.back().name.size());
     }
     std::string shown;
@@ -111,30 +126,6 @@ struct Section {
     const char* title;
     std::vector<std::string> commands;
 };
-
-/// All commands of the program; those that no section names stand in the last one.
-std::vector<std::pair<std::string, std::vector<const CLI::App*>>> sections(const CLI::App& program) {
-    const std::vector<Section> named{
-        {"Look", {"stats", "streams", "stream", "message", "log", "tail", "trace", "flow", "state", "schema"}},
-        {"Watch and steer", {"groups", "scheduled", "workers", "check"}},
-        {"Run", {"send", "work", "replay"}},
-        {"Move and mend", {"export", "import", "verify", "backup", "checkpoint"}},
-        {"More", {}},
-    };
-    auto rest = commands_of(program);
-    std::vector<std::pair<std::string, std::vector<const CLI::App*>>> all;
-    for (const auto& section : named) {
-        all.push_back({section.title, {}});
-        for (const auto& name : section.commands) {
-            const auto found = std::find(rest.begin(), rest.end(), find_command(program, name));
-            if (found == rest.end()) continue;
-            all.back().second.push_back(*found);
-            rest.erase(found);
-        }
-    }
-    all.back().second.insert(all.back().second.end(), rest.begin(), rest.end());
-    return all;
-}
 
 constexpr const char* program_examples =
     "sourced shop.db  # an overview\n"
@@ -163,6 +154,29 @@ std::string program_help(const Tree& tree, const Output& out) {
 
 }  // namespace
 
+std::vector<std::pair<std::string, std::vector<const CLI::App*>>> sections(const CLI::App& program) {
+    const std::vector<Section> named{
+        {"Look", {"stats", "streams", "stream", "message", "log", "tail", "trace", "flow", "state", "schema"}},
+        {"Watch and steer", {"groups", "scheduled", "workers", "check"}},
+        {"Run", {"send", "work", "replay"}},
+        {"Move and mend", {"export", "import", "verify", "backup", "checkpoint"}},
+        {"More", {}},  // and all that no section names
+    };
+    auto rest = commands_of(program);
+    std::vector<std::pair<std::string, std::vector<const CLI::App*>>> all;
+    for (const auto& section : named) {
+        all.push_back({section.title, {}});
+        for (const auto& name : section.commands) {
+            const auto found = std::find(rest.begin(), rest.end(), find_command(program, name));
+            if (found == rest.end()) continue;
+            all.back().second.push_back(*found);
+            rest.erase(found);
+        }
+    }
+    all.back().second.insert(all.back().second.end(), rest.begin(), rest.end());
+    return all;
+}
+
 std::string help_of(const Tree& tree, const CLI::App& command, const Output& out) {
     std::string text;
     if (!command.get_parent()) {
@@ -185,7 +199,7 @@ std::string help_of(const Tree& tree, const CLI::App& command, const Output& out
         if (!operands.empty()) text += "\n" + list(operands);
         if (!below.empty()) text += heading("Commands:") + list(commands(below));
         if (!own.empty()) text += heading("Options, and those of sourced --help:") + list(own);
-        if (!about.more.empty()) text += "\n" + about.more + (about.more.ends_with('\n') ? "" : "\n");
+        if (!about.more.empty()) text += "\n" + paragraphs(about.more);
         text += heading("Examples:") + examples(about.examples);
     }
     text.pop_back();  // the last newline

@@ -65,7 +65,8 @@ public:
         cli.set_help_flag("-h,--help", "Says how the program, or a command of it, is used");
         cli.add_flag("--version", version_, "Says which versions of library, SQLite and file format these are");
         cli.add_option("--app", context_.library, "A shared library with an application's types")->type_name("LIB");
-        cli.add_option("-o,--output", output_, "How data is written: for people, as one JSON text, or as a JSON text a line")
+        cli.add_option("-o,--output", output_,
+                       "How data is written: for people, as one JSON text, or as a JSON text a line")
             ->check(CLI::IsMember({"text", "json", "jsonl"}))
             ->capture_default_str();
         cli.add_flag("--json", json_, "The same as -o json");
@@ -75,7 +76,8 @@ public:
         cli.add_option("--color", colour_, "Whether there are colours; auto: on a terminal, unless NO_COLOR is set")
             ->check(CLI::IsMember({"auto", "always", "never"}))
             ->capture_default_str();
-        cli.add_flag("--no-pager", no_pager_, "Shows long text on a terminal as it is, without $SOURCED_PAGER, $PAGER or less");
+        cli.add_flag("--no-pager", no_pager_,
+                     "Shows long text on a terminal as it is, without $SOURCED_PAGER, $PAGER or less");
         cli.add_option("--wait", context_.wait, "How long to wait while another process holds the file's lock")
             ->check(CLI::NonNegativeNumber)
             ->type_name("SECONDS")
@@ -83,6 +85,7 @@ public:
         Commands commands(tree_, context_);
         add_overview(commands);
         add_messages(commands);
+        add_completion(commands);
         for (CLI::App* command : cli.get_subcommands({})) one_value_each(*command);
     }
 
@@ -90,7 +93,11 @@ public:
 
     [[nodiscard]] Exit run(const std::vector<std::string>& words) {
         Output& out = context_.out();
-        if (!words.empty() && words.front() == "help") return show_help(asked_for({words.begin() + 1, words.end()}));
+        if (!words.empty() && (words.front() == "__complete" || words.front() == "help")) {
+            const std::vector<std::string> rest(words.begin() + 1, words.end());
+            set_up(out);
+            return words.front() == "help" ? show_help(asked_for(rest)) : complete(context_, rest);
+        }
         const auto arguments = arrange(tree_.program, words, [this](const CLI::App& command) {
             return tree_.abouts.at(&command).needs_file && !context_.has_file();
         });
@@ -153,8 +160,8 @@ private:
             tree_.program.parse(std::move(words));
         } catch (const CLI::ParseError& error) {
             const std::string path = path_of(*arguments.command);
-            throw Failed(Exit::usage, reworded(error.what()) + "; see sourced " + path + (path.empty() ? "" : " ") +
-                                          "--help");
+            throw Failed(Exit::usage, reworded(error.what()) + "; see sourced " + path +
+                                          (path.empty() ? "" : " ") + "--help");
         }
     }
     /// CLI11's text, said as the others are: "Could not convert: --limit = many".
@@ -162,7 +169,8 @@ private:
         const std::string begin = "Could not convert: ";
         const auto equals = text.find(" = ");
         if (!text.starts_with(begin) || equals == std::string::npos) return text;
-        return text.substr(begin.size(), equals - begin.size()) + " takes a number, not '" + text.substr(equals + 3) + "'";
+        const std::string name = text.substr(begin.size(), equals - begin.size());
+        return name + " takes a number, not '" + text.substr(equals + 3) + "'";
     }
     void set_up(Output& out) const {
         const std::string format = json_ ? "json" : output_;

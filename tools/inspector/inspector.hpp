@@ -14,6 +14,7 @@
 #include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 namespace sourced::inspector {
 
@@ -32,7 +33,7 @@ class Context;
 struct About {
     std::string name;
     std::string summary;   ///< one line, without a full stop
-    std::string examples;  ///< lines of the form "sourced shop.db streams 'cart-*'", each with what it does behind "  # "
+    std::string examples;  ///< lines like "sourced shop.db streams 'cart-*'", each with what it does behind "  # "
     std::string more{};    ///< paragraphs below the options
     bool needs_file = true;  ///< false: FILE may be left out, and stands nowhere but before the command
 };
@@ -133,9 +134,16 @@ private:
 
 void add_overview(Commands& commands);     // stats, streams
 void add_messages(Commands& commands);     // stream, message, log, tail
+void add_completion(Commands& commands);   // completion, and the hidden ones that make the man page and complete
 
+/// The commands of the program in the sections of the help.
+[[nodiscard]] std::vector<std::pair<std::string, std::vector<const CLI::App*>>> sections(const CLI::App& program);
 /// The help of a command, or of the whole program.
 [[nodiscard]] std::string help_of(const Tree& tree, const CLI::App& command, const Output& out);
+
+/// What a shell may put at the end of a command line: for each a line "word<TAB>what it is", and at the end ":files"
+/// where names of files will do too, else ":end". The last word is the one that is being typed.
+Exit complete(Context& context, const std::vector<std::string>& words);
 
 /// What `sourced FILE` alone prints.
 Exit show_overview(Context& context);

@@ -131,7 +131,8 @@ public:
     /// Shows what was written so far, for who waits or asks after it; nothing goes through a pager from then on.
     /// Throws Closed, and Error for a full disk and the like; what could not be written is dropped.
     void flush();
-    /// The end: on a terminal, what is longer than that goes through the pager, and this waits for it. Throws as flush().
+    /// The end: on a terminal, what is longer than that goes through the pager, and this waits for it. Throws as
+    /// flush().
     void finish();
 
     /// In colour, where that was asked for.

@@ -2905,6 +2905,9 @@ struct LogRecord {
 ///     sourced::App app({.path = "shop.db", .batch_size = 100, .log = print});
 struct Options {
     std::string path{};                         ///< the file; empty: in memory
+    /// Read-only an App is there to look: adding reactors stores and installs nothing; load(), draft(), history() and
+    /// follow() work, what would write throws StoreError.
+    Open open = Open::create;
     Durability durability = Durability::full;
     std::size_t workers = 2;                    ///< threads that start() and run() take when not told otherwise
     std::size_t batch_size = 50;                ///< messages of one stream handled together
@@ -11860,6 +11863,7 @@ public:
         }
         StoreOptions store;
         store.path = options_.path;
+        store.open = options_.open;
         store.durability = options_.durability;
         store.clock = options_.clock;
         store.busy_timeout = options_.busy_timeout;
@@ -11932,6 +11936,7 @@ public:
                 else equip(*member->reactor);
             }
             for (auto& each : other.store_->recurring()) {
+                if (options_.open == Open::read_only) break;
                 complete(each.message, std::string(each.message.stream));
                 store_->recur(each);
             }
@@ -12644,12 +12649,24 @@ private:
         check.within<std::size_t>("batch_size", batch_size, 1, std::numeric_limits<std::size_t>::max());
         check.refuse("add '" + definition.name + "'");
         equip(reactor);
-        if (definition.on_install) store_->transaction(definition.on_install);
         const auto types = definition.handled();
-        const auto group = store_->register_group({definition.name, types, definition.options.start_from});
-        auto member = make_member(definition, group.id);
+        auto member = make_member(definition, group_of(definition, types));
         for (const auto& type : types) by_type_[type].push_back(member.get());
         return *members_.emplace_back(std::move(member));
+    }
+
+    /// The row id of its group; nothing is stored where the file is only read.
+    std::int64_t group_of(const Definition& definition, const std::vector<std::string>& types) {
+        if (options_.open != Open::read_only) {
+            if (definition.on_install) store_->transaction(definition.on_install);
+            return store_->register_group({definition.name, types, definition.options.start_from}).id;
+        }
+        std::int64_t id = -static_cast<std::int64_t>(members_.size()) - 1;  // one that no group has
+        store_->read([&](Reader& reader) {
+            const auto row = reader.row("select id from sourced_groups where name = ?", definition.name);
+            if (row) id = row->integer(0);
+        });
+        return id;
     }
 
     // ---- what stands in the way

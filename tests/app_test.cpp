@@ -7,6 +7,8 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <fstream>
+#include <iterator>
 #include <map>
 #include <string>
 #include <vector>
@@ -1390,4 +1392,44 @@ TEST_CASE("Moving: what cannot be moved is refused with a sentence, and the App 
     inside.run_until_idle();
     CHECK(!std::filesystem::exists("elsewhere.db"));
     CHECK(said == "move the App to 'elsewhere.db': called from a handler or callback of it");
+}
+
+TEST_CASE("App: opened for reading only it shows what is there, and writes nothing") {
+    const support::TemporaryDirectory directory;
+    const auto bytes = [&] {
+        std::ifstream file(directory.file(), std::ios::binary);
+        return std::string(std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>());
+    };
+    {
+        App app({.path = directory.file()});
+        app.add<List>();
+        app.handle<List>("list-1", Add{"a"});
+        app.handle<List>("list-1", Add{"b"});
+    }
+    const std::string before = bytes();
+    {
+        Diary diary;
+        App app({.path = directory.file(), .open = sourced::Open::read_only});
+        app.add<List>();
+        app.add<Counting>();  // two that the file has not met: their states are kept apart
+        app.add<Watcher>(diary);
+        app.add<Notes>();
+        CHECK(app.load<List>("list-1").state.names == std::vector<std::string>{"a", "b"});
+        CHECK(app.load<Counting>("list-1", 2).state.names == std::vector<std::string>{"a"});
+        CHECK(app.load<Counting>("list-1").state.names.size() == 2);
+        CHECK(app.load<Notes>("list-1").seq == 4);
+        CHECK(app.draft<List>("list-1").decide(Add{"c"}).valid());
+        CHECK(app.history("list-1").size() == 4);
+        CHECK(app.stats().groups.size() == 1);
+        CHECK_THROWS_AS(app.dispatch("list-1", Add{"c"}), sourced::StoreError);
+        CHECK_THROWS_AS(app.handle<List>("list-1", Add{"c"}), sourced::StoreError);
+        CHECK_THROWS_AS(app.run_until_idle(), sourced::StoreError);
+    }
+    CHECK(bytes() == before);
+    App memory;
+    memory.add<List>();
+    memory.every("nightly", 24h, "list-1", Add{"n"});
+    sourced::detail::Access::move_to(memory, {.path = directory.file(), .open = sourced::Open::read_only});
+    CHECK(memory.load<List>("list-1").state.names.size() == 2);
+    CHECK(memory.recurring().empty());
 }

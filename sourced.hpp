@@ -1130,6 +1130,7 @@ struct Definition {
     std::function<void(Transaction&)> on_reset;           // optional
     std::function<void(std::string_view stream, Transaction&)> on_stream_reset;  // optional
     std::function<void(Transaction&)> on_install;         // optional: creates the reactor's own tables when it is added
+    std::string table;                                    // that its states are rows of; empty: it keeps none itself
     std::function<void()> on_start;                        // optional
     std::function<void(std::string_view reason)> on_stop;  // optional
 
@@ -4341,6 +4342,28 @@ namespace sourced {
 /// The same without types.
 [[nodiscard]] SOURCED_API int inspect(int argc, char** argv);
 
+/// What an App, its reactors and their definitions look like in memory. Raised when that changes: who was compiled with
+/// another number cannot share them.
+inline constexpr int abi = 1;
+
+/// Makes a shared library one that the program `sourced` can load, `sourced --app libshop.so shop.db flow`. Stands
+/// once, at global scope; `add_all` is a function `(sourced::App&)` that adds the reactors.
+///
+///     SOURCED_APP(add_shop)
+///
+/// It defines the one function that the program looks for:
+///
+///     extern "C" int sourced_app(sourced::App* app);
+///
+/// which gives `sourced::abi`, and before that calls `add_all` unless `app` is null: the number is asked first. The
+/// library has to be linked with the shared libsourced, which is then one and the same for both.
+#define SOURCED_APP(add_all)                                                                                         \
+    extern "C" SOURCED_API int sourced_app(::sourced::App* sourced_to);                                              \
+    extern "C" int sourced_app(::sourced::App* sourced_to) {                                                         \
+        if (sourced_to) add_all(*sourced_to);                                                                        \
+        return ::sourced::abi;                                                                                       \
+    }
+
 }  // namespace sourced
 
 // =============================================================================
@@ -5434,6 +5457,7 @@ struct Access {
     [[nodiscard]] static Engine& engine(App& app) noexcept { return *app.engine_; }
     static void add(App& app, std::unique_ptr<Reactor> reactor) { app.do_add(std::move(reactor)); }
     [[nodiscard]] SOURCED_API static const Options& options(const App& app) noexcept;
+    [[nodiscard]] static std::vector<const Definition*> definitions(const App& app) { return app.definitions(); }
 
     /// Puts an App in memory, to which nothing was sent, on the file that `options` name: its reactors, the very
     /// objects, are added to an engine with these options in the order in which they were added before, and what it
@@ -10205,6 +10229,7 @@ void store_as_rows(Definition& definition, const std::string& table) {
     if (table.find('\0') != std::string::npos) {
         throw Invalid("a projection's name is part of a table's name, so it holds no NUL");
     }
+    definition.table = table;
     definition.on_install = [table](Transaction& transaction) {
         // SQLite takes upper and lower case of a table's name for the same.
         const auto other =

@@ -15,6 +15,9 @@ namespace retail {
 
 struct InvoiceState {
     int lines = 0;
+    Money total = 0;
+
+    SOURCED_VALUE(lines, total)  // so that it can be looked at
 };
 
 /// Records every line, and tells the customer of the invoice when its first line is there.
@@ -22,7 +25,10 @@ struct Invoice : sourced::Actor<InvoiceState> {
     Invoice() : Actor("invoice") {
         command([](const InvoiceState&, const RecordLine& record) { return LineRecorded{record.line}; });
 
-        event([](InvoiceState& invoice, const LineRecorded&) { ++invoice.lines; });
+        event([](InvoiceState& invoice, const LineRecorded& recorded) {
+            ++invoice.lines;
+            invoice.total += recorded.line.total();
+        });
 
         reaction([](const InvoiceState& invoice, const LineRecorded& recorded) -> sourced::Dispatches<AddInvoice> {
             const auto& line = recorded.line;

@@ -147,6 +147,9 @@ private:
             fail(*command_, name + " takes a value, " + value_of(option) + ", and none was given", {});
         } else {
             value(option, name, words_[at_++]);
+            for (int more = option.get_items_expected_min(); more > 1 && at_ < words_.size(); --more) {
+                arguments_.words.push_back(words_[at_++]);
+            }
         }
     }
     void value(const CLI::Option& option, const std::string& name, const std::string& text) {

@@ -10,7 +10,6 @@
 #include <cerrno>
 #include <cstdint>
 #include <cstdlib>
-#include <filesystem>
 #include <iostream>
 #include <sstream>
 
@@ -86,6 +85,8 @@ public:
         add_overview(commands);
         add_messages(commands);
         add_completion(commands);
+        add_state(commands);
+        add_send(commands);
         for (CLI::App* command : cli.get_subcommands({})) one_value_each(*command);
     }
 

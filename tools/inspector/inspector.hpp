@@ -135,6 +135,8 @@ private:
 void add_overview(Commands& commands);     // stats, streams
 void add_messages(Commands& commands);     // stream, message, log, tail
 void add_completion(Commands& commands);   // completion, and the hidden ones that make the man page and complete
+void add_state(Commands& commands);        // state
+void add_send(Commands& commands);         // schema, send
 
 /// The commands of the program in the sections of the help.
 [[nodiscard]] std::vector<std::pair<std::string, std::vector<const CLI::App*>>> sections(const CLI::App& program);

@@ -322,6 +322,47 @@ Json& Json::raw(std::string_view json) {
     return *this;
 }
 
+std::vector<std::string> pretty(std::string_view json) {
+    std::vector<std::string> lines{""};
+    std::size_t depth = 0;
+    bool in_string = false;
+    const auto begin_line = [&] { lines.emplace_back(2 * std::min<std::size_t>(depth, 40), ' '); };
+    for (std::size_t at = 0; at < json.size(); ++at) {
+        const char c = json[at];
+        if (in_string) {
+            lines.back() += c;
+            if (c == '\\' && at + 1 < json.size()) lines.back() += json[++at];
+            else if (c == '"') in_string = false;
+            continue;
+        }
+        if (c == ' ' || c == '\n' || c == '\r' || c == '\t') continue;
+        const auto next = json.find_first_not_of(" \n\r\t", at + 1);
+        const char behind = next == std::string_view::npos ? '\0' : json[next];
+        if (c == '{' || c == '[') {
+            lines.back() += c;
+            if (behind == '}' || behind == ']') {
+                lines.back() += behind;
+                at = next;
+                continue;
+            }
+            ++depth;
+            begin_line();
+        } else if (c == '}' || c == ']') {
+            if (depth > 0) --depth;
+            begin_line();
+            lines.back() += c;
+        } else if (c == ',') {
+            lines.back() += c;
+            begin_line();
+        } else {
+            lines.back() += c;
+            if (c == ':') lines.back() += ' ';
+            in_string = c == '"';
+        }
+    }
+    return lines;
+}
+
 void write_message(Json& json, const Message& message) {
     json.begin().field("position", message.position).field("stream", message.stream).field("seq", message.seq);
     json.field("type", message.type).field("kind", message.kind == Kind::command ? "command" : "event");

@@ -90,6 +90,9 @@ private:
     rapidjson::Writer<rapidjson::StringBuffer> writer_;
 };
 
+/// JSON with a member or an element on each line, otherwise as it was.
+[[nodiscard]] std::vector<std::string> pretty(std::string_view json);
+
 /// A message as all commands give it: position, stream, seq, type, kind, schema, id, causation, correlation,
 /// recorded_at, occurred_at, metadata, payload (null when erased), erased_at when it was.
 void write_message(Json& json, const Message& message);

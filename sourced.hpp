@@ -2333,6 +2333,7 @@ struct Skipped {
     std::string error_type;  ///< empty: nothing had failed
     std::string error_text;
     std::string reason;
+    std::string group{};
 };
 
 /// How often messages of one type were the cause of messages of another.
@@ -2703,7 +2704,8 @@ public:
     /// none the group has open, or others stand open before it, these are handled then. Throws Error for an unknown
     /// stream and where nothing is open.
     virtual Skipped skip_message(std::string_view group, std::string_view stream, std::string_view reason) = 0;
-    /// The messages a group has passed over, those behind record number `after`, oldest first.
+    /// The messages a group has passed over, those behind record number `after`, oldest first. Without a name: of all
+    /// groups.
     [[nodiscard]] virtual std::vector<Skipped> skipped(std::string_view group, std::int64_t after = 0,
                                                        std::size_t limit = 100) = 0;
     /// Where the group stands in its streams. Throws Error when `range.after` is no stream.

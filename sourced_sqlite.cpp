@@ -3755,7 +3755,8 @@ public:
     }
     [[nodiscard]] std::vector<Skipped> skipped(std::string_view group, std::int64_t after, std::size_t count) {
         std::vector<Skipped> all;
-        auto row = skipped_(group_named(group), after, limit(count));
+        auto row = group.empty() ? all_skipped_(after, limit(count))
+                                 : skipped_(group_named(group), after, limit(count));
         while (row.next()) all.push_back(skipped_from(row));
         return all;
     }
@@ -4009,7 +4010,8 @@ private:
     }
     static Skipped skipped_from(const Cursor& row) {
         return {row.integer(0),          std::string(row.text(1)), row.integer(2),          id_of(row, 3),
-                time_of(row.integer(4)), std::string(row.text(5)), std::string(row.text(6)), std::string(row.text(7))};
+                time_of(row.integer(4)), std::string(row.text(5)), std::string(row.text(6)), std::string(row.text(7)),
+                std::string(row.text(8))};
     }
     static GroupRecord group_record(const Cursor& row) {
         GroupRecord record;
@@ -4403,11 +4405,13 @@ private:
     Statement group_by_name_{bank_, "SELECT id FROM sourced_groups WHERE name = ? AND active = 1"};
     Statement stream_id_{bank_, "SELECT id FROM sourced_streams WHERE name = ?"};
     Statement skipped_count_{bank_, "SELECT count(*) FROM sourced_skipped WHERE grp = ?"};
-    Statement skipped_{
-        bank_,
-        "SELECT k.id, s.name, k.position, k.message_id, k.skipped_at, k.error_type, k.error_text, k.reason "
-        "FROM sourced_skipped k JOIN sourced_streams s ON s.id = k.stream WHERE k.grp = ? AND k.id > ? "
-        "ORDER BY k.id LIMIT ?"};
+#define SOURCED_PRIVATE_SELECT_SKIPPED                                                                           \
+    "SELECT k.id, s.name, k.position, k.message_id, k.skipped_at, k.error_type, k.error_text, k.reason, g.name " \
+    "FROM sourced_skipped k JOIN sourced_streams s ON s.id = k.stream JOIN sourced_groups g ON g.id = k.grp "
+    Statement skipped_{bank_, SOURCED_PRIVATE_SELECT_SKIPPED "WHERE k.grp = ? AND k.id > ? ORDER BY k.id LIMIT ?"};
+    Statement all_skipped_{bank_,
+                           SOURCED_PRIVATE_SELECT_SKIPPED "WHERE g.active = 1 AND k.id > ? ORDER BY k.id LIMIT ?"};
+#undef SOURCED_PRIVATE_SELECT_SKIPPED
 #define SOURCED_PRIVATE_SELECT_OFFSETS                                                                               \
     "SELECT s.name, o.state, o.acked, o.known, o.attempts, o.deaths, o.attempted, o.error_type, o.error_text, "      \
     "o.reason, o.failed_at, o.retry_at, o.owner, w.pid, o.highest FROM sourced_offsets o "
@@ -4873,6 +4877,7 @@ public:
     Skipped skip_message(std::string_view group, std::string_view stream, std::string_view reason) override {
         Skipped skipped;
         change_group(group, "change", [&](std::int64_t id) { skipped = writer_.skip_message(id, stream, reason); });
+        skipped.group = group;
         return skipped;
     }
     std::vector<Skipped> skipped(std::string_view group, std::int64_t after, std::size_t limit) override {

@@ -87,6 +87,8 @@ public:
         add_completion(commands);
         add_state(commands);
         add_send(commands);
+        add_trace(commands);
+        add_flow(commands);
         for (CLI::App* command : cli.get_subcommands({})) one_value_each(*command);
     }
 

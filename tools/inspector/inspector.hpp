@@ -137,6 +137,8 @@ void add_messages(Commands& commands);     // stream, message, log, tail
 void add_completion(Commands& commands);   // completion, and the hidden ones that make the man page and complete
 void add_state(Commands& commands);        // state
 void add_send(Commands& commands);         // schema, send
+void add_trace(Commands& commands);        // trace
+void add_flow(Commands& commands);         // flow
 
 /// The commands of the program in the sections of the help.
 [[nodiscard]] std::vector<std::pair<std::string, std::vector<const CLI::App*>>> sections(const CLI::App& program);

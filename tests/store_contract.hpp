@@ -2028,6 +2028,11 @@ TEST_CASE_TEMPLATE("Store: streams are parked, tried again, and messages passed 
         CHECK(skipped[0].id == store->log().at(1).id);
         CHECK(skipped[0].at == at(1000));
         CHECK(skipped[0].reason == "bad paper");
+        CHECK(skipped[0].group == "g");
+        REQUIRE(store->skipped({}).size() == 1);
+        CHECK(store->skipped({})[0].group == "g");
+        CHECK(store->skipped({})[0].number == skipped[0].number);
+        CHECK(store->skipped({}, skipped[0].number).empty());
         CHECK(store->stats().group("g").skipped == 1);
         CHECK(store->offsets("g").empty());
         CHECK(pending(*store, claim_s1(), {"E"}) == Numbers{3});

@@ -21,7 +21,8 @@ void show_text(Output& out, const Drawing& drawing, const PictureOptions& option
     if (drawing.nodes.empty()) return out.line("nothing leads to anything");
     const auto& strokes = Strokes::of(out, options);
     for (const auto& line : text_of(drawing, out, strokes, out.width() > 0 ? out.width() : 80)) out.line(line);
-    std::string legend = dashed.empty() ? "[command]  (event)  {reaction}  <read model>" : "[command]  (event)  {group}";
+    std::string legend = "[command]  (event)  ";
+    legend += dashed.empty() ? "{reaction}  <read model>" : "{group}";
     legend += "  " + std::string(strokes.again) + " drawn elsewhere" + (dashed.empty() ? "" : " ");
     if (!dashed.empty()) (legend += strokes.dashed.arrow) += dashed;
     out.line();
@@ -67,6 +68,11 @@ public:
             for (const auto& type : group.types) handlers_[type].push_back(group.name);
         }
         for (const auto& pair : causations.pairs) add(pair);
+        for (const auto& arrow : drawing_.arrows) {
+            for (auto& note : drawing_.nodes[arrow.to].notes) {
+                if (!note.ends_with(outside)) note += outside;
+            }
+        }
         const std::size_t types = drawing_.nodes.size();
         for (std::size_t i = 0; i < types; ++i) give_home(i);
         for (const auto& pair : causations.pairs) follow_home(pair);
@@ -76,6 +82,7 @@ public:
 
 private:
     using Look = Drawing::Look;
+    static constexpr std::string_view outside = " from outside";
 
     static std::string count(std::int64_t number) { return grouped(number) + "x"; }
 

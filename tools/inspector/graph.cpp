@@ -22,7 +22,8 @@ void add_picture_options(CLI::App& command, PictureOptions& options) {
     command.add_option("--format", options.format, "What it is drawn as; svg needs Graphviz")
         ->check(CLI::IsMember({"ascii", "mermaid", "dot", "svg", "json"}))
         ->capture_default_str();
-    command.add_flag("--ascii", options.ascii, "Without box-drawing characters, which are used where the locale has them");
+    command.add_flag("--ascii", options.ascii, "Without box-drawing characters, which are used where the locale has "
+                                               "them");
 }
 
 namespace {
@@ -222,6 +223,7 @@ struct TextNode {
         bool dashed = false;
     };
     Piece label{};
+    Piece note{};         // said once, where it is drawn with what follows
     bool passes = false;  // only says who turns one thing into another: it stands on one line with the other
     std::vector<Arrow> arrows{};
 };
@@ -277,12 +279,15 @@ private:
         spot.passes = nodes_[node].passes;
         spot.head += note;
         const bool leads = !nodes_[node].arrows.empty();
+        const bool noted = nodes_[node].note.width > 0;
         if (leads && (drawn_[node] || depth >= deepest)) {
             spot.head += Piece(" " + std::string(strokes_.again));
             if (!drawn_[node] && !later_[node]) waiting_.push_back(node);
             if (!drawn_[node]) later_[node] = true;
         } else {
             drawn_[node] = true;
+            if (noted) spot.head += Piece(note.width > 0 ? ", " : " ");
+            if (noted) spot.head += nodes_[node].note;
             // What leads nowhere comes first: it is done in a line.
             for (const bool further : {false, true}) {
                 for (const auto& arrow : nodes_[node].arrows) {
@@ -434,14 +439,14 @@ private:
 std::vector<std::string> text_of(const detail::Drawing& drawing, const Output& out, const Strokes& strokes,
                                  std::size_t columns) {
     std::vector<TextNode> nodes(drawing.nodes.size());
-    const auto text = [](const std::string& said) { return Piece(said.empty() ? "" : " " + printable(said)); };
     for (std::size_t i = 0; i < nodes.size(); ++i) {
         nodes[i].label = named(out, drawing.nodes[i].look, drawing.nodes[i].label);
-        for (const auto& note : drawing.nodes[i].notes) nodes[i].label += text(note);
+        for (const auto& note : drawing.nodes[i].notes) nodes[i].note += Piece(printable(note));
         nodes[i].passes = drawing.nodes[i].look == detail::Drawing::Look::automation;
     }
     for (const auto& arrow : drawing.arrows) {
-        nodes[arrow.from].arrows.push_back({arrow.to, text(arrow.label), arrow.dashed});
+        const Piece label(arrow.label.empty() ? "" : " " + printable(arrow.label));
+        nodes[arrow.from].arrows.push_back({arrow.to, label, arrow.dashed});
     }
     Layout layout(strokes);
     std::vector<std::string> all;

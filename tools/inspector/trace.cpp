@@ -365,7 +365,8 @@ detail::Drawing drawing_of(const Output& out, const Trace& trace) {
             drawing.arrows.push_back({step.cause, i, delay ? delay_text(*delay) : "", step.due_at.has_value()});
         } else if (const auto note = cause_note(step); !note.empty()) {
             drawing.arrows.push_back({drawing.nodes.size(), i, {}, true});
-            drawing.nodes.push_back({Look::unknown, std::to_string(drawing.nodes.size() + 1), note, {}, {}, true, false});
+            const auto name = std::to_string(drawing.nodes.size() + 1);
+            drawing.nodes.push_back({Look::unknown, name, note, {}, {}, true, false});
         }
     }
     return drawing;
@@ -409,7 +410,8 @@ Exit show_trace(Context& context, const TraceOptions& options) {
     else draw(out, options.picture, drawing_of(out, trace));
     out.flush();
     if (trace.more) {
-        std::cerr << "sourced: more messages belong to it: --limit " << 10 * std::min(options.limit, std::numeric_limits<std::size_t>::max() / 10)
+        constexpr std::size_t most = std::numeric_limits<std::size_t>::max() / 10;
+        std::cerr << "sourced: more messages belong to it: --limit " << 10 * std::min(options.limit, most)
                   << " shows more of them, and the trace of a later one shows what is around that\n";
     }
     if (trace.more_scheduled) {
@@ -427,8 +429,8 @@ void add_trace(Commands& commands) {
          "  sourced shop.db trace cart-1@3                   # by stream and seq\n"
          "  sourced shop.db trace @1024 --format mermaid     # by position, for a page\n"
          "  sourced shop.db trace cart-1@3 --format svg > trace.svg\n",
-         "Every message of the same correlation is in the picture: [commands], (events), and what is scheduled with "
-         "dashed lines. The time behind a message is how long after its cause it was recorded."},
+         "Every message of the same correlation is in the picture: [commands], (events), and with dashed lines\n"
+         "what is scheduled. The time behind a message is how long after its cause it was recorded."},
         show_trace);
     command.add_option("ID", options.name, std::string(message_names) + ", or the id of a correlation")->required();
     command.add_option("--limit", options.limit, "At most so many messages")

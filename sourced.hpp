@@ -2395,7 +2395,10 @@ struct GroupInfo {
     std::int64_t parked = 0;      ///< streams that are parked
     std::int64_t skipped = 0;     ///< messages that it was made to pass over, ever; see Store::skipped
     std::optional<OffsetInfo> last_error{};  ///< the stream that failed last of those that have not recovered
-    bool estimated = false;       ///< there is much of it: `streams`, `oldest`, `newest` and `lag` are about right
+    /// There is much of it, and only a part was looked at: what is said of streams (`streams`, `oldest`, `newest`,
+    /// `retrying`, `parked`, `last_error`), progress and lag is about right.
+    bool estimated = false;
+    bool lag_estimated = false;   ///< `lag` and `lag_time` too; otherwise they are exact
 };
 
 /// A process that handles messages, or has died and nobody has noticed yet.

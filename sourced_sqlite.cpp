@@ -3729,7 +3729,8 @@ public:
         return true;
     }
 
-    /// At most a few thousand rows a group are looked at; where there are more, the numbers are estimated from them.
+    /// At most a few thousand rows a group are looked at, fewer where there are many groups; where there are more rows,
+    /// the numbers are estimated from them.
     [[nodiscard]] Stats stats(Time now) {
         Stats stats;
         stats.messages = head();
@@ -3743,7 +3744,10 @@ public:
             auto row = groups_();
             while (row.next()) stats.groups.push_back(group(row));
         }
-        for (auto& group : stats.groups) progress(group, stats, now);
+        const auto groups = std::max<std::int64_t>(std::ssize(stats.groups), 1);
+        const Look look{std::clamp<std::int64_t>(4 * rows_looked_at / groups, rows_looked_at / 5, rows_looked_at),
+                        std::clamp<std::int64_t>(3 * probes / groups, probes / 10, probes)};
+        for (auto& group : stats.groups) progress(group, stats, now, look);
         return stats;
     }
 
@@ -3859,6 +3863,12 @@ public:
     }
 
 private:
+    /// How many rows, and how many places far from each other, may be looked at to answer one question of a group.
+    struct Look {
+        std::int64_t rows = 0;
+        std::int64_t probes = 0;
+    };
+
     struct Type {
         std::string name;
         Kind kind = Kind::event;
@@ -4058,12 +4068,40 @@ private:
 
     /// The way of each stream goes from where it was reset to the highest it had come to; how far all of them are
     /// together is said of the longest.
-    std::optional<Progress> replay_of(const GroupInfo& group, const Cursor& reset, std::int64_t streams) {
+    std::optional<Progress> replay_of(const GroupInfo& group, const Cursor& reset, std::int64_t streams,
+                                      const Look& look) {
         const std::int64_t from = reset.integer(2);
         if (!reset.null(3)) return share_of_one(group.id, from, reset.integer(3));
-        if (group.estimated) return probed_replay(group.id, from, streams);
+        if (group.estimated) {
+            return probed_share(streams, look.probes, [&](std::int64_t stream) {
+                auto row = offset_by_key_(group.id, stream);
+                if (!row.next() || row.integer(1) <= from) return Progress{};
+                return Progress{std::clamp(row.integer(0), from, row.integer(1)) - from, row.integer(1) - from};
+            });
+        }
         auto row = replay_of_(group.id, from);
         if (!row.next() || row.integer(1) == 0 || row.integer(0) == row.integer(1)) return std::nullopt;
+        return share(row);
+    }
+    /// How far what is built beside the group has come on the way that the group has gone.
+    std::optional<Progress> rebuild_of(const GroupInfo& group, std::int64_t streams, const Look& look) {
+        std::int64_t built = 0;
+        {
+            auto row = built_beside_(group.name);
+            if (!row.next()) return std::nullopt;
+            built = row.integer(0);
+        }
+        if (group.estimated) {
+            return probed_share(streams, look.probes, [&](std::int64_t stream) {
+                auto there = offset_by_key_(group.id, stream);
+                if (!there.next()) return Progress{};
+                const std::int64_t total = there.integer(1);
+                auto here = offset_of_built_(built, stream);
+                return Progress{here.next() ? std::min(here.integer(0), total) : 0, total};
+            });
+        }
+        auto row = rebuild_of_(group.id, built);
+        if (!row.next() || row.integer(1) == 0) return std::nullopt;
         return share(row);
     }
     /// The same of one stream.
@@ -4072,17 +4110,17 @@ private:
         if (!row.next() || row.integer(1) <= from || row.integer(0) >= row.integer(1)) return std::nullopt;
         return Progress{std::max(row.integer(0), from) - from, row.integer(1) - from};
     }
-    /// About the same, by a look at some of many streams, and at the newest.
-    std::optional<Progress> probed_replay(std::int64_t group, std::int64_t from, std::int64_t streams) {
+    /// About the same of all streams, by a look at some of many.
+    template <class Ask>
+    static std::optional<Progress> probed_share(std::int64_t streams, std::int64_t count, const Ask& ask) {
         double done = 0.0;
         double all = 0.0;
         std::int64_t total = 0;
-        probe_streams(streams, [&](std::int64_t stream) {
-            auto row = offset_by_key_(group, stream);
-            if (!row.next() || row.integer(1) <= from) return;
-            done += static_cast<double>(std::clamp(row.integer(0), from, row.integer(1)) - from);
-            all += static_cast<double>(row.integer(1) - from);
-            total = std::max(total, row.integer(1) - from);
+        sample(1, streams, count, [&](std::int64_t stream) {
+            const Progress part = ask(stream);
+            done += static_cast<double>(part.done);
+            all += static_cast<double>(part.total);
+            total = std::max(total, part.total);
         });
         if (total == 0) return std::nullopt;
         return Progress{static_cast<std::int64_t>(done / all * static_cast<double>(total)), total};
@@ -4094,16 +4132,17 @@ private:
         return Progress{static_cast<std::int64_t>(share * static_cast<double>(total)), total};
     }
 
-    void progress(GroupInfo& group, const Stats& stats, Time now) {
+    void progress(GroupInfo& group, const Stats& stats, Time now, const Look& look) {
         bool replaying = false;
         {
             auto row = few_offsets_(group.id, rows_looked_at + 1);
             row.next();
             group.estimated = row.integer(0) > rows_looked_at;
         }
+        count_troubled(group);
         if (group.estimated) {
-            probe_offsets(group, stats);
-            replaying = any_replaying_(group.id).next();
+            probe_offsets(group, stats, look);
+            replaying = any_replaying_(group.id, look.rows).next();
         } else {
             auto row = offsets_of_(group.id);
             row.next();
@@ -4113,70 +4152,77 @@ private:
             replaying = row.integer(3) > 0;
         }
         {
-            auto row = waiting_(group.id);
-            row.next();
-            group.retrying = row.integer(0);
-            if (!row.null(1)) group.next_retry = time_of(row.integer(1));
-        }
-        {
             auto row = reset_of_(group.id);
             if (row.next()) {
                 group.reset_at = time_of(row.integer(0));
                 group.reset_reason = row.text(1);
                 group.reset_position = row.integer(2) + 1;
                 if (!row.null(3)) group.reset_stream = stream_name(row.integer(3));
-                if (replaying) group.replay = replay_of(group, row, stats.streams);
+                if (replaying) group.replay = replay_of(group, row, stats.streams, look);
             }
         }
-        {
-            auto row = rebuild_of_(group.id, group.name);
-            if (row.next() && row.integer(1) > 0) group.rebuild = share(row);
-        }
+        group.rebuild = rebuild_of(group, stats.streams, look);
         if (group.retrying > 0) {
             auto row = retry_error_(group.id);
             if (row.next()) group.retry_error = row.text(0);
         }
         {
-            auto row = parked_(group.id);
-            if (row.next()) group.parked = row.integer(0);
-        }
-        {
             auto row = skipped_count_(group.id);
             if (row.next()) group.skipped = row.integer(0);
         }
+        measure_lag(group, stats, now, look);
+    }
+
+    /// What waits for a retry or is parked, and the newest error; of much of it as much as is looked at.
+    void count_troubled(GroupInfo& group) {
         {
-            auto row = last_error_(group.id);
+            auto row = waiting_(group.id, rows_looked_at);
+            row.next();
+            group.retrying = row.integer(0);
+        }
+        {
+            auto row = next_retry_(group.id);
+            if (row.next()) group.next_retry = time_of(row.integer(0));
+        }
+        std::int64_t stream = 0;
+        {
+            auto row = newest_trouble_(group.id, rows_looked_at);
+            row.next();
+            group.parked = row.integer(0);
+            stream = row.integer(1);
+        }
+        if (stream != 0) {
+            auto row = one_offset_(group.id, stream);
             if (row.next()) group.last_error = offset_info(row);
         }
-        measure_lag(group, stats.messages, now);
     }
 
-    /// What can be said of many offsets by a look at some: as many streams as are hit, and those at the log's end.
-    void probe_offsets(GroupInfo& group, const Stats& stats) {
+    /// What can be said of many offsets by a look at some, and at those at the log's end.
+    void probe_offsets(GroupInfo& group, const Stats& stats, const Look& look) {
         std::int64_t hits = 0;
+        std::int64_t waits = 0;
+        std::int64_t parks = 0;
         const auto probe = [&](std::int64_t stream) {
             auto row = offset_by_key_(group.id, stream);
-            if (!row.next() || row.integer(0) == 0 || row.integer(1) == 0) return false;
+            if (!row.next()) return;
+            waits += row.integer(2) == waiting ? 1 : 0;
+            parks += row.integer(2) == parked ? 1 : 0;
+            if (row.integer(0) == 0 || row.integer(1) == 0) return;
+            ++hits;
             group.newest = std::max(group.newest, row.integer(0));
             group.oldest = group.oldest == 0 ? row.integer(0) : std::min(group.oldest, row.integer(0));
-            return true;
         };
-        const double probed = probe_streams(stats.streams, [&](std::int64_t stream) { hits += probe(stream) ? 1 : 0; });
-        group.streams = static_cast<std::int64_t>(static_cast<double>(hits) / probed *
-                                                  static_cast<double>(stats.streams));
-        auto row = last_streams_(stats.messages - probes / 10);
-        while (row.next()) (void)probe(row.integer(0));
-    }
-
-    /// Calls `probe` with streams that lie evenly between the first and the last, and gives how many they are.
-    template <class Probe>
-    static double probe_streams(std::int64_t streams, const Probe& probe) {
-        const double step = std::max(1.0, static_cast<double>(streams) / probes);
-        double probed = 0.0;
-        for (double stream = 1.0; stream < static_cast<double>(streams) + 1.0; stream += step, ++probed) {
-            probe(static_cast<std::int64_t>(stream));
+        const std::int64_t probed = sample(1, stats.streams, look.probes, probe);
+        group.streams = scaled(hits, stats.streams, probed);
+        // What was counted is a part when it is as much as is looked at.
+        if (group.retrying >= rows_looked_at) {
+            group.retrying = std::max(group.retrying, scaled(waits, stats.streams, probed));
         }
-        return probed;
+        if (group.retrying + group.parked >= rows_looked_at) {
+            group.parked = std::max(group.parked, scaled(parks, stats.streams, probed));
+        }
+        auto row = last_streams_(stats.messages - probes / 10);
+        while (row.next()) probe(row.integer(0));
     }
 
     /// Row ids of the types that a group looks for, with the first position at which it does.
@@ -4194,18 +4240,20 @@ private:
     /// What the group has handled from `plan.position` on.
     void count_handled(std::int64_t group, std::int64_t head, ResetPlan& plan) {
         const auto since = looked_for(group);
-        const bool few = head - plan.position < rows_looked_at;
-        const std::int64_t step = few ? 1 : (head - plan.position) / probes;
-        std::int64_t probed = 0;
-        for (std::int64_t position = plan.position; position <= head; position += step, ++probed) {
+        const auto look = [&](std::int64_t position) {
             auto row = with_offset_(group, position);
-            if (!row.next() || position > row.integer(1)) continue;
+            if (!row.next() || position > row.integer(1)) return;
             const auto found = since.find(row.integer(0));
             plan.messages += found != since.end() && position >= found->second ? 1 : 0;
+        };
+        const std::int64_t all = head - plan.position + 1;
+        if (all <= rows_looked_at) {
+            for (std::int64_t position = plan.position; position <= head; ++position) look(position);
+            return;
         }
-        if (few) return;
         plan.estimated = true;
-        plan.messages = plan.messages * (head - plan.position + 1) / probed;
+        const std::int64_t looked = sample(plan.position, head, probes, look);
+        plan.messages = scaled(plan.messages, all, looked);
     }
     void count_streams(std::int64_t group, std::int64_t streams, ResetPlan& plan) {
         auto row = few_handled_(group, plan.position, rows_looked_at + 1);
@@ -4214,11 +4262,11 @@ private:
         if (plan.streams <= rows_looked_at) return;
         plan.estimated = true;
         std::int64_t hits = 0;
-        const double probed = probe_streams(streams, [&](std::int64_t stream) {
+        const std::int64_t probed = sample(1, streams, probes, [&](std::int64_t stream) {
             auto offset = offset_by_key_(group, stream);
             hits += offset.next() && offset.integer(0) >= plan.position ? 1 : 0;
         });
-        plan.streams = static_cast<std::int64_t>(static_cast<double>(hits) / probed * static_cast<double>(streams));
+        plan.streams = scaled(hits, streams, probed);
     }
     void count_in_stream(std::int64_t group, std::int64_t stream, ResetPlan& plan) {
         const auto since = looked_for(group);
@@ -4233,8 +4281,26 @@ private:
         plan.streams = plan.messages > 0 ? 1 : 0;
     }
 
+    /// About how many messages that discovery has found stand open, by those in some of many streams.
+    template <class IsOpen>
+    std::int64_t open_in_streams(const GroupInfo& group, std::int64_t streams, const Look& look, const IsOpen& open) {
+        std::int64_t hits = 0;
+        const std::int64_t probed = sample(1, streams, look.probes, [&](std::int64_t stream) {
+            auto offset = offset_by_key_(group.id, stream);
+            if (!offset.next() || offset.integer(2) == idle) return;
+            const std::int64_t acked = offset.integer(0);
+            auto row = open_backwards_(stream);
+            for (std::int64_t left = look.probes; left > 0 && row.next() && row.integer(0) > acked; --left) {
+                if (row.integer(0) > group.scanned) continue;
+                hits += open(row.integer(0), row.integer(1), acked, row.integer(2)) ? 1 : 0;
+            }
+        });
+        return scaled(hits, streams, probed);
+    }
+
     /// How many messages of its types the group has not handled, and the age of the oldest.
-    void measure_lag(GroupInfo& group, std::int64_t head, Time now) {
+    void measure_lag(GroupInfo& group, const Stats& stats, Time now, const Look& look) {
+        const std::int64_t head = stats.messages;
         const auto since = looked_for(group.id);
         std::int64_t oldest = std::numeric_limits<std::int64_t>::max();  // recorded
         const auto open = [&](std::int64_t position, std::int64_t type, std::int64_t acked, std::int64_t recorded) {
@@ -4243,40 +4309,52 @@ private:
             oldest = std::min(oldest, recorded);
             return true;
         };
+        const auto open_at = [&](std::int64_t position) {
+            auto row = with_offset_(group.id, position);
+            return row.next() && open(position, row.integer(0), row.integer(1), row.integer(2));
+        };
         // What discovery has found: stream by stream, while there is not too much of it.
         std::int64_t looked = 0;
         std::int64_t found = 0;
         std::int64_t lowest = group.scanned + 1;
         for (auto* of_state : {&ready_streams_, &waiting_streams_, &claimed_streams_, &parked_streams_}) {
             auto row = (*of_state)(group.id);
-            while (looked <= rows_looked_at && row.next()) {
+            while (looked <= look.rows && row.next()) {
                 ++looked;
                 lowest = std::min(lowest, row.integer(2));
                 auto message = open_backwards_(row.integer(0));
-                while (looked <= rows_looked_at && message.next() && message.integer(0) > row.integer(1)) {
+                while (looked <= look.rows && message.next() && message.integer(0) > row.integer(1)) {
                     ++looked;
                     if (message.integer(0) > group.scanned) continue;
                     found += open(message.integer(0), message.integer(1), row.integer(1), message.integer(2)) ? 1 : 0;
                 }
             }
         }
+        std::int64_t hits = 0;
         const auto count = [&](std::int64_t from, std::int64_t to) {  // both included
-            const bool few = to - from < rows_looked_at;
-            const std::int64_t step = few ? 1 : (to - from) / probes;
-            std::int64_t hits = 0;
-            std::int64_t probed = 0;
-            for (std::int64_t position = from; position <= to; position += step, ++probed) {
-                auto row = with_offset_(group.id, position);
-                if (row.next()) hits += open(position, row.integer(0), row.integer(1), row.integer(2)) ? 1 : 0;
+            hits = 0;
+            if (to - from < look.rows) {
+                for (std::int64_t position = from; position <= to; ++position) hits += open_at(position) ? 1 : 0;
+                return hits;
             }
-            group.estimated |= !few;
-            return few || probed == 0 ? hits : hits * (to - from + 1) / probed;
+            group.lag_estimated = true;
+            // The oldest is likely to be among the first.
+            for (std::int64_t position = from; position < from + look.probes / 10; ++position) {
+                if (open_at(position)) break;
+            }
+            const std::int64_t probed =
+                sample(from, to, look.probes, [&](std::int64_t position) { hits += open_at(position) ? 1 : 0; });
+            return scaled(hits, to - from + 1, probed);
         };
-        if (looked > rows_looked_at) {
-            found = std::max(found, count(lowest, group.scanned));
-            group.estimated = true;
+        if (looked > look.rows) {
+            group.lag_estimated = true;
+            const std::int64_t counted = found;
+            found = std::max(counted, count(lowest, group.scanned));
+            // Too few for a sample of the log, unless by chance: by a sample of the streams.
+            if (hits < 30) found = std::max(counted, open_in_streams(group, stats.streams, look, open));
         }
         group.lag = found + count(group.scanned + 1, head);
+        group.estimated |= group.lag_estimated;
         if (group.lag == 0) return;
         auto newest = newest_();
         const std::int64_t present = std::max(newest.next() ? newest.integer(1) : 0, micros(now));
@@ -4397,11 +4475,11 @@ private:
     Statement replay_of_{bank_,
                          "SELECT sum(max(min(acked, highest), ?2) - ?2), sum(highest - ?2), max(highest) - ?2 "
                          "FROM sourced_offsets WHERE grp = ?1 AND highest > ?2"};
+    Statement built_beside_{bank_, "SELECT id FROM sourced_groups WHERE name = ? AND active = 0"};
     Statement rebuild_of_{bank_,
                           "SELECT coalesce(sum(min(n.acked, o.highest)), 0), sum(o.highest), max(o.highest) "
-                          "FROM sourced_groups g, sourced_offsets o LEFT JOIN sourced_offsets n "
-                          "ON n.grp = g.id AND n.stream = o.stream "
-                          "WHERE g.name = ?2 AND g.active = 0 AND o.grp = ?1 GROUP BY g.id"};
+                          "FROM sourced_offsets o LEFT JOIN sourced_offsets n ON n.grp = ?2 AND n.stream = o.stream "
+                          "WHERE o.grp = ?1"};
     Statement group_by_name_{bank_, "SELECT id FROM sourced_groups WHERE name = ? AND active = 1"};
     Statement stream_id_{bank_, "SELECT id FROM sourced_streams WHERE name = ?"};
     Statement skipped_count_{bank_, "SELECT count(*) FROM sourced_skipped WHERE grp = ?"};
@@ -4441,11 +4519,9 @@ private:
                               SOURCED_PRIVATE_PAGE};
 #undef SOURCED_PRIVATE_PAGE
 #undef SOURCED_PRIVATE_IN_STATE
-    Statement last_error_{
-        bank_, SOURCED_PRIVATE_SELECT_OFFSETS
-        "INDEXED BY sourced_offsets_troubled JOIN sourced_streams s ON s.id = o.stream "
-        "LEFT JOIN sourced_workers w ON w.id = o.owner WHERE o.grp = ? AND o.error_type IS NOT NULL "
-        "AND (o.error_type IS NOT NULL OR o.reason IS NOT NULL) ORDER BY o.failed_at DESC LIMIT 1"};
+    Statement one_offset_{bank_, SOURCED_PRIVATE_SELECT_OFFSETS
+                          "JOIN sourced_streams s ON s.id = o.stream LEFT JOIN sourced_workers w ON w.id = o.owner "
+                          "WHERE o.grp = ? AND o.stream = ?"};
 #undef SOURCED_PRIVATE_SELECT_OFFSETS
     Statement group_progress_{bank_, "SELECT status, scanned, handles FROM sourced_groups WHERE id = ?"};
     // Left to itself, SQLite takes the primary key and looks at every stream of the group.
@@ -4462,9 +4538,14 @@ private:
                           "SELECT m.position, m.type FROM sourced_messages m LEFT JOIN sourced_offsets o "
                           "ON o.grp = ?1 AND o.stream = m.stream "
                           "WHERE m.position > ?2 AND m.position > coalesce(o.acked, 0)"};
-    Statement parked_{bank_,
-                      "SELECT count(*) FROM sourced_offsets INDEXED BY sourced_offsets_troubled "
-                      "WHERE grp = ? AND state = 4 AND (error_type IS NOT NULL OR reason IS NOT NULL)"};
+    // How many are parked, and the stream that failed last; newer streams first. With max() SQLite takes the bare
+    // column from the row that has it.
+    Statement newest_trouble_{
+        bank_,
+        "SELECT count(*) FILTER (WHERE state = 4), CASE WHEN max(failed) THEN stream ELSE 0 END FROM ("
+        "SELECT state, stream, CASE WHEN error_type IS NOT NULL THEN coalesce(failed_at, 1) END AS failed "
+        "FROM sourced_offsets INDEXED BY sourced_offsets_troubled "
+        "WHERE grp = ? AND (error_type IS NOT NULL OR reason IS NOT NULL) ORDER BY stream DESC LIMIT ?)"};
     Statement group_standing_{
         bank_, "SELECT id, scanned, handles, status, reason FROM sourced_groups WHERE name = ? AND active = 1"};
 #define SOURCED_PRIVATE_SELECT_OPEN                                                                                \
@@ -4498,14 +4579,19 @@ private:
                            "AND acked >= ? LIMIT ?)"};
     Statement few_offsets_{bank_,
                            "SELECT count(*) FROM (SELECT 1 FROM sourced_offsets WHERE grp = ? LIMIT ?)"};
-    Statement offset_by_key_{bank_, "SELECT acked, highest FROM sourced_offsets WHERE grp = ? AND stream = ?"};
+    Statement offset_by_key_{bank_, "SELECT acked, highest, state FROM sourced_offsets WHERE grp = ? AND stream = ?"};
+    Statement offset_of_built_{bank_, "SELECT acked FROM sourced_offsets WHERE grp = ? AND stream = ?"};
     Statement last_streams_{bank_, "SELECT stream FROM sourced_messages WHERE position > ?"};
     Statement any_replaying_{bank_,
-                             "SELECT 1 FROM sourced_offsets INDEXED BY sourced_offsets_ready "
-                             "WHERE grp = ? AND state = 1 AND pending <= highest LIMIT 1"};
+                             "SELECT 1 FROM (SELECT pending, highest FROM sourced_offsets "
+                             "INDEXED BY sourced_offsets_ready WHERE grp = ? AND state = 1 ORDER BY pending LIMIT ?) "
+                             "WHERE pending <= highest LIMIT 1"};
     Statement waiting_{bank_,
-                       "SELECT count(*), min(retry_at) FROM sourced_offsets INDEXED BY sourced_offsets_waiting "
-                       "WHERE grp = ? AND state = 3"};
+                       "SELECT count(*) FROM (SELECT 1 FROM sourced_offsets INDEXED BY sourced_offsets_waiting "
+                       "WHERE grp = ? AND state = 3 LIMIT ?)"};
+    Statement next_retry_{bank_,
+                          "SELECT retry_at FROM sourced_offsets INDEXED BY sourced_offsets_waiting "
+                          "WHERE grp = ? AND state = 3 ORDER BY retry_at LIMIT 1"};
     Statement ready_streams_{bank_,
                              "SELECT stream, acked, pending FROM sourced_offsets INDEXED BY sourced_offsets_ready "
                              "WHERE grp = ? AND state = 1 ORDER BY pending"};

@@ -334,6 +334,87 @@ TEST_CASE("Stats: of many streams they are estimated, and say so") {
     CHECK_FALSE(app.stats().group("events").replay);
 }
 
+TEST_CASE("Stats: a lag that is estimated is near, also where commands and events take turns") {
+    App app;
+    const auto event = app.store().register_group({"events", {"list.added"}}).id;
+    for (int i = 0; i < 10; ++i) {
+        Messages turns;
+        for (int j = 0; j < 2000; ++j) {
+            turns.push_back(Message(Add{1}));
+            turns.push_back(Message(Added{1}));
+        }
+        app.store().append("s", turns);
+    }
+    const GroupInfo group = app.stats().group("events");
+    CHECK(group.id == event);
+    CHECK(group.lag_estimated);
+    CHECK(group.lag > 18'000);
+    CHECK(group.lag < 22'000);
+}
+
+TEST_CASE("Stats: of very many streams in trouble, and of a rebuild of many, about how many is said") {
+    constexpr int streams = 12'000;
+    const auto near = [](std::int64_t found, std::int64_t right) { return std::abs(found - right) <= right / 5; };
+    Clock clock;
+    App app({.clock = clock});
+    auto& store = app.store();
+    std::vector<Append> parts;
+    for (int i = 0; i < streams; ++i) parts.push_back({"s" + std::to_string(i), {Message(Added{1})}, any_seq});
+    store.append_all(parts);
+    const auto group = store.register_group({"events", {"list.added"}}).id;
+    // Every second stream fails, those by turns for good and for an hour; of the rest as many as are wanted go well.
+    const auto take = [&](std::int64_t id, std::size_t left, bool fails) {
+        for (Exchange step{{}, id, std::min<std::size_t>(left, 500)}; left > 0;) {
+            auto claims = store.exchange(step).claims;
+            step.finished.clear();
+            if (claims.empty()) break;
+            left -= claims.size();
+            step.claims = std::min<std::size_t>(left, 500);
+            for (auto& claim : claims) {
+                auto& handled = step.finished.emplace_back();
+                handled.acked = claim.known;
+                if (fails && claim.known % 2 == 0) {
+                    handled.acked = claim.acked;
+                    handled.failure = Failure{claim.known, "std::runtime_error", "no"};
+                    handled.failure->resolution =
+                        claim.known % 4 == 0 ? Resolution::park() : Resolution::retry(clock.now() + 1h);
+                }
+                handled.claim = std::move(claim);
+            }
+            if (left == 0) store.exchange(step);
+        }
+    };
+    take(group, streams, true);
+    GroupInfo info = store.stats().group("events");
+    CHECK(info.estimated);
+    CHECK(near(info.parked, streams / 4));
+    CHECK(info.retrying == streams / 4);  // as few are counted
+    CHECK(near(info.streams, streams / 2));
+    CHECK(near(info.lag, streams / 2));
+    CHECK(info.lag_estimated);
+    REQUIRE(info.last_error);
+    CHECK(info.last_error->error_text == "no");
+    CHECK(info.next_retry == clock.now() + 1h);
+    CHECK_FALSE(info.rebuild);
+
+    app.reset_group("events");
+    take(group, streams, false);
+    info = store.stats().group("events");
+    CHECK(info.parked == 0);
+    CHECK(info.retrying == 0);
+    CHECK(info.lag == 0);
+    CHECK(info.estimated);
+    CHECK_FALSE(info.lag_estimated);
+    const Generation built = store.begin_generation(
+        "events", [](Transaction&, std::int64_t) { return std::vector<std::string>(); });
+    take(built.group, streams / 2, false);
+    info = store.stats().group("events");
+    REQUIRE(info.rebuild);
+    // The first half of the streams has the lower positions: a quarter of the way.
+    CHECK(near(info.rebuild->total, streams));
+    CHECK(near(info.rebuild->done, streams / 4));
+}
+
 // ==== Threads and processes ======================================================
 
 /// Counts what it is given.

@@ -3,6 +3,7 @@
 
 #include "inspector.hpp"
 
+#include <SQLiteCpp/Database.h>
 #include <rapidjson/document.h>
 
 using namespace sourced;
@@ -65,11 +66,11 @@ public:
         arguments.insert(arguments.begin(), file());
         return inspect(arguments);
     }
-    /// What a command shows; its status has to be 0 and stderr empty.
+    /// What a command shows; its status has to be 0, and nothing stands on stderr but how far it was.
     std::string shown(const std::vector<std::string>& arguments) const {
         const auto ran = run(arguments);
         CHECK(ran.status == 0);
-        CHECK(ran.err == "");
+        CHECK(ran.err.find("sourced:") == std::string::npos);
         return ran.out;
     }
     /// The same for JSON lines: the positions of what is shown, like "1 2 5".
@@ -106,6 +107,24 @@ private:
     std::unique_ptr<Store> store_;
     Messages messages_;
 };
+
+/// Handles all that is open for a group, by doing nothing.
+void handle_all(Store& store, std::int64_t group) {
+    Exchange step;
+    step.group = group;
+    step.claims = 10;
+    while (true) {
+        const Exchanged got = store.exchange(step);
+        step.finished.clear();
+        for (const auto& claim : got.claims) {
+            Handled done;
+            done.claim = claim;
+            done.acked = claim.known;
+            step.finished.push_back(std::move(done));
+        }
+        if (step.finished.empty() && !got.more) return;
+    }
+}
 
 bool holds(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
@@ -174,7 +193,7 @@ TEST_CASE("stream: seqs, times, types, a condition and a limit choose some of th
     CHECK(shop.positions({"stream", "cart-1", "--from", "2", "--to", "3"}) == "2 5");
     CHECK(shop.positions({"stream", "cart-1", "--from", "2", "--reverse", "--limit", "2"}) == "6 5");
     CHECK(shop.positions({"stream", "cart-1", "--since", "2026-05-17T14:30:01Z"}) == "2 5 6");
-    CHECK(shop.positions({"stream", "cart-1", "--since", "2026-05-17T14:30:02Z", "--until", "2026-05-17T14:30:04Z"}) == "");
+    CHECK(shop.positions({"stream", "cart-1", "--since", "2026-05-17T14:30:02Z", "--until", "@1779028204"}) == "");
     CHECK(shop.positions({"stream", "cart-1", "--until", "2026-05-17 14:30:04"}) == "1 2");
     CHECK(shop.positions({"stream", "cart-1", "--type", "cart.add_item", "--type", "cart.checked_out"}) == "1 6");
     CHECK(shop.positions({"stream", "cart-1", "--where", "kind = 'command'"}) == "1 5");
@@ -186,6 +205,9 @@ TEST_CASE("stream: mistakes are told apart") {
     Shop shop;
     shop.fill();
     CHECK(shop.refused({"stream", "cart-3"}) == "4 sourced: there is no stream 'cart-3'. Did you mean 'cart-1'?\n");
+    CHECK(shop.refused({"stream", "cart-[1]"}).starts_with("4 sourced: there is no stream 'cart-[1]'"));
+    CHECK(shop.refused({"stream", std::string(1000, 'x')}) ==
+          "4 sourced: there is no stream '" + std::string(1000, 'x') + "'\n");
     CHECK(shop.refused({"stream", "quite another"}) == "4 sourced: there is no stream 'quite another'\n");
     CHECK(shop.refused({"stream", "cart-1", "--from", "3", "--to", "2"}) ==
           "2 sourced: --from 3 is behind --to 2: with --reverse, too, --from is the lower one\n");
@@ -220,7 +242,10 @@ TEST_CASE("log: filters are all true of what is shown") {
     Shop shop;
     shop.fill();
     CHECK(shop.positions({"log", "--type", "cart.item_added"}) == "2 4");
-    CHECK(shop.positions({"log", "--type", "nobody.knows"}) == "");
+    const auto unknown = shop.run({"log", "--type", "cart.item_add"});
+    CHECK(unknown.status == 0);
+    CHECK(unknown.out == "");
+    CHECK(unknown.err == "sourced: no message has the type 'cart.item_add'. Did you mean 'cart.item_added'?\n");
     CHECK(shop.positions({"log", "--stream", "cart-2"}) == "3 4");
     CHECK(shop.positions({"log", "--stream", "cart-1", "--from", "2", "--to", "5"}) == "2 5");
     CHECK(shop.positions({"log", "--stream", "cart-1", "--from", "3", "--to", "4"}) == "");
@@ -295,6 +320,64 @@ TEST_CASE("message: everything about a message is shown, by any of its names") {
     CHECK(shop.shown({"message", shop.messages()[3].id.to_string()}) == text);
     const auto first = shop.shown({"message", "@1"});
     CHECK(first == golden("log/message_first.txt", first));
+}
+
+TEST_CASE("message: its effects and what every group has made of it are shown") {
+    Shop shop;
+    shop.fill();
+    Store& store = shop.store();
+    handle_all(store, store.register_group({"handled", {"cart.item_added"}}).id);
+    store.register_group({"before", {"cart.item_added"}, Start::now()});
+    store.register_group({"open", {"cart.item_added"}});
+    store.register_group({"other", {"cart.checked_out"}});
+    store.register_group({"parked", {"cart.item_added"}});
+    store.park_stream("parked", "cart-2", "the price list is wrong");
+    store.register_group({"skipped", {"cart.item_added"}});
+    store.skip_message("skipped", "cart-2", "it was a test");
+    store.register_group({"stopped", {"cart.item_added"}});
+    store.stop_group("stopped", "for the night");
+    const auto text = shop.shown({"message", "@4"});
+    CHECK(text == golden("log/message_groups.txt", text));
+    rapidjson::Document json;
+    json.Parse(shop.shown({"message", "@4", "-o", "json"}).c_str());
+    REQUIRE(json["groups"].IsArray());
+    CHECK(json["groups"].Size() == 6);
+    for (const auto& group : json["groups"].GetArray()) {
+        const std::string name = group["group"].GetString();
+        CHECK(std::string(group["state"].GetString()) == (name == "stopped" ? "open" : name));
+    }
+}
+
+TEST_CASE("message: effects are shown as far as --limit allows") {
+    Shop shop;
+    const Message cause = shop.add("s", Kind::command, "start", "{}");
+    for (int i = 0; i < 3; ++i) shop.add("s", Kind::event, "happened", "{}", &cause);
+    CHECK(count(shop.shown({"message", "@1"}), "happened  s@") == 3);
+    const auto two = shop.shown({"message", "@1", "--limit", "2"});
+    CHECK(count(two, "happened  s@") == 2);
+    CHECK(holds(two, "and more: --limit says how many are shown"));
+    CHECK(holds(shop.shown({"message", "@2"}), "effects      none\n"));
+    CHECK(shop.refused({"message", "@1", "--limit", "-1"}).starts_with("2 "));
+    rapidjson::Document json;
+    json.Parse(shop.shown({"message", "@1", "--limit", "2", "-o", "json"}).c_str());
+    REQUIRE(json["effects"].Size() == 2);
+    check_equal(json["effects"][1], shop.messages()[2]);
+    CHECK(json["more_effects"].GetBool());
+}
+
+TEST_CASE("message: what was erased, and a cause that is not in the file, are told") {
+    Shop shop;
+    Message stranger = support::message(Kind::event, "elsewhere");
+    stranger = stranger.with_id(Id::parse("01890a5d-ac96-774b-bcce-b302099a8057"));
+    shop.add("s", Kind::event, "happened", R"({"name":"Joe"})", &stranger);
+    CHECK(holds(shop.shown({"message", "@1"}), "01890a5d-ac96-774b-bcce-b302099a8057, which is not in this file"));
+    SQLite::Database other(shop.file(), SQLite::OPEN_READWRITE);
+    other.exec("PRAGMA wal_autocheckpoint = 0");
+    other.exec("UPDATE sourced_messages SET payload = NULL, erased_at = recorded_at WHERE position = 1");
+    CHECK(holds(shop.shown({"message", "@1"}), "payload      erased 2026-05-17T14:30:00Z\n"));
+    CHECK(holds(shop.shown({"log"}), "erased 2026-05-17T14:30:00Z\n"));
+    CHECK(holds(shop.shown({"log", "-o", "jsonl"}), R"("payload":null,"erased_at":"2026-05-17T14:30:00Z"})"));
+    CHECK(shop.shown({"log", "--where", "exists payload.name"}) == "");
 }
 
 TEST_CASE("message: as JSON it is the message with its cause") {

@@ -230,21 +230,38 @@ private:
     std::array<std::size_t, 4> widths_{};
 };
 
+/// Types that no message has are told, with those that were likely meant: it need be no mistake.
+void tell_unknown_types(Context& context, const Filter& filter) {
+    if (filter.types.empty()) return;
+    std::vector<std::string> names;
+    for (const auto& type : context.look().types()) names.push_back(type.name);
+    for (const auto& type : filter.types) {
+        if (std::find(names.begin(), names.end(), type) != names.end()) continue;
+        std::cerr << "sourced: no message has the type '" << printable(type + "'" + did_you_mean(type, names)) << '\n';
+    }
+}
+
 /// Shows what is wanted of a part, at most `limit` messages.
 Exit list(Context& context, const Filter& filter, const Wanted& wanted, const Part& part, std::int64_t limit,
           Listing& listing) {
+    Output& out = context.out();
     Pages pages(context.look(), filter, wanted, part);
     Progress progress("messages");
     Messages page;
     std::int64_t left = limit;
+    double shown = 0;
     bool interrupted = context.interrupted();
     while (!interrupted && pages.next(page, static_cast<std::size_t>(left))) {
         left -= static_cast<std::int64_t>(page.size());
-        if (!page.empty()) progress.clear();
+        const bool only_bar = page.empty() || !out.terminal();
+        if (!only_bar) progress.clear();
         listing.show(page);
-        // What was found by a long search is shown while the search goes on.
-        context.out().flush();
-        if (left > 0) progress.show(pages.done(), pages.total());
+        // What a long search has found is shown while it goes on; what comes at once may go through a pager.
+        if (progress.seconds() > shown + 0.5) {
+            out.flush();
+            shown = progress.seconds();
+        }
+        if (left > 0 && only_bar && !out.paged()) progress.show(pages.done(), pages.total());
         interrupted = context.interrupted();
     }
     progress.clear();
@@ -339,6 +356,7 @@ struct Times {
 Exit show_stream(Context& context, const ListOptions& options) {
     const Times times = check(options, context.out().now);
     const Wanted wanted(options.filter);
+    tell_unknown_types(context, options.filter);
     const Part part = part_of_stream(context.look(), options.filter.stream, options, times);
     Listing listing(context.out(), Listing::Of::stream, options.full);
     const Exit end = list(context, options.filter, wanted, part, options.limit, listing);
@@ -350,6 +368,7 @@ Exit show_log(Context& context, const ListOptions& options) {
     const Times times = check(options, context.out().now);
     const Wanted wanted(options.filter);
     Store& store = context.look();
+    tell_unknown_types(context, options.filter);
     const auto& stream = options.filter.stream;
     const Part part = stream.empty() ? part_of_log(store, options, times) : part_of_log(store, stream, options, times);
     Listing listing(context.out(), Listing::Of::log, options.full);
@@ -494,6 +513,7 @@ Exit show_tail(Context& context, const TailOptions& options) {
     const Wanted wanted(options.filter);
     const auto file = file_under(context.file());
     Store& store = context.look();
+    tell_unknown_types(context, options.filter);
     const auto& stream = options.filter.stream;
     const Part all{1, last_number(store, stream), false};
     if (all.empty() && !stream.empty()) {
@@ -505,6 +525,7 @@ Exit show_tail(Context& context, const TailOptions& options) {
     Listing listing(context.out(), Listing::Of::log, options.full);
     Exit end = list(context, options.filter, wanted, {*begin, all.to, false}, options.lines, listing);
     if (end == Exit::ok && options.follow) {
+        context.out().flush();
         Guard guard(store, context.file(), file, context.interruption());
         end = follow(context, options, wanted, guard, all.to, listing);
     }
@@ -516,7 +537,92 @@ Exit show_tail(Context& context, const TailOptions& options) {
 
 struct MessageOptions {
     std::string name{};
+    std::int64_t limit = 20;
 };
+
+/// What a group has made of a message.
+struct Handling {
+    std::string group;
+    std::string state;     ///< handled, skipped, open, claimed, waiting, parked, before
+    std::string detail{};  ///< why it is so
+};
+
+[[nodiscard]] std::optional<Skipped> find_skipped(Store& store, const std::string& group, const Message& message) {
+    std::int64_t after = 0;
+    while (true) {
+        constexpr std::size_t page = 1000;
+        const auto records = store.skipped(group, after, page);
+        for (const auto& record : records) {
+            if (record.id == message.id) return record;
+        }
+        if (records.size() < page) return std::nullopt;
+        after = records.back().number;
+    }
+}
+
+/// Of what stands open for the group in the message's stream.
+[[nodiscard]] Handling open_state(const GroupInfo& group, const OffsetInfo& offset, const Message& message) {
+    const std::string error = offset.position == message.position && !offset.error_type.empty()
+                                  ? offset.error_type + ": " + offset.error_text
+                                  : std::string();
+    switch (offset.state) {
+        case OffsetInfo::State::parked: return {group.name, "parked", offset.reason.empty() ? error : offset.reason};
+        case OffsetInfo::State::waiting: return {group.name, "waiting", error};
+        case OffsetInfo::State::claimed: return {group.name, "claimed", "by worker " + std::to_string(offset.owner)};
+        case OffsetInfo::State::idle:
+        case OffsetInfo::State::ready: break;
+    }
+    return {group.name, "open", group.active ? error : "the group is stopped"};
+}
+
+[[nodiscard]] Handling handling(Store& store, const GroupInfo& group, const Message& message) {
+    if (const auto skipped = find_skipped(store, group.name, message)) {
+        return {group.name, "skipped", skipped->reason};
+    }
+    const auto since = group.since.find(message.type);
+    if (message.position <= group.begins || (since != group.since.end() && message.position < since->second)) {
+        return {group.name, "before", "the group begins behind it"};
+    }
+    OffsetRange only;
+    only.all = true;
+    only.stream = message.stream;
+    const auto offsets = store.offsets(group.name, only);
+    if (offsets.empty()) return {group.name, "open", group.active ? "" : "the group is stopped"};
+    if (offsets.front().acked >= message.position) return {group.name, "handled"};
+    return open_state(group, offsets.front(), message);
+}
+
+/// Of all groups that handle messages of its type.
+[[nodiscard]] std::vector<Handling> handlings(Store& store, const Message& message) {
+    std::vector<Handling> all;
+    for (const auto& group : store.stats().groups) {
+        if (std::find(group.types.begin(), group.types.end(), message.type) == group.types.end()) continue;
+        all.push_back(handling(store, group, message));
+    }
+    return all;
+}
+
+/// A message and what is around it.
+struct Surroundings {
+    Message message;
+    std::optional<Message> cause{};
+    Messages effects{};
+    bool more_effects = false;
+    std::vector<Handling> groups{};
+};
+
+[[nodiscard]] Surroundings surroundings(Context& context, const MessageOptions& options) {
+    Surroundings found;
+    found.message = message_named(context, options.name);
+    Store& store = context.look();
+    if (found.message.causation != found.message.id) found.cause = store.find(found.message.causation);
+    const auto most = static_cast<std::size_t>(options.limit);
+    found.effects = store.effects(found.message.id, most + 1);
+    found.more_effects = found.effects.size() > most;
+    if (found.more_effects) found.effects.pop_back();
+    found.groups = handlings(store, found.message);
+    return found;
+}
 
 [[nodiscard]] std::string place(const Message& message) {
     return printable(message.stream) + "@" + std::to_string(message.seq);
@@ -538,53 +644,80 @@ struct MessageOptions {
     return out.times == TimeStyle::iso ? iso_text(time) : iso_text(time) + " (" + out.time(time) + ")";
 }
 
-void show_text(Output& out, const Message& message, const std::optional<Message>& cause) {
-    const auto field = [&](const std::string& name, const std::string& text) {
-        out.line(out.paint(Style::faint, padded(name, 13)) + text);
-    };
-    const Style style = message.kind == Kind::command ? Style::command : Style::event;
-    field("message", message.id.to_string());
-    field("type", out.paint(style, printable(message.type)) + " (" + kind_text(message) + ", schema " +
-                      std::to_string(message.schema) + ")");
-    field("stream", place(message));
-    field("position", std::to_string(message.position));
-    field("recorded", exact_time(out, message.recorded_at));
-    if (message.occurred_at != Time() && message.occurred_at != message.recorded_at) {
-        field("occurred", exact_time(out, message.occurred_at));
-    }
-    field("correlation", message.correlation == message.id ? "begins here" : message.correlation.to_string());
-    if (message.causation == message.id) field("cause", "none: it came from outside");
-    else if (cause) field("cause", in_short(out, *cause));
-    else field("cause", message.causation.to_string() + ", which is not in this file");
-    if (!message.metadata.empty()) field("metadata", printable(message.metadata.json()));
-    if (message.erased_at) {
-        field("payload", "erased " + exact_time(out, *message.erased_at));
-        return;
-    }
-    std::string name = "payload";
-    for (const auto& line : pretty(message.payload)) {
-        field(name, printable(line));
+/// The name of something and behind it one line or several.
+void show_field(Output& out, std::string name, const std::vector<std::string>& lines) {
+    for (const auto& line : lines) {
+        out.line(out.paint(Style::faint, padded(name, 13)) + line);
         name.clear();
     }
 }
+void show_field(Output& out, std::string name, const std::string& line) {
+    show_field(out, std::move(name), std::vector<std::string>{line});
+}
 
-Exit show_message(Context& context, const MessageOptions& options) {
-    Output& out = context.out();
-    const Message message = message_named(context, options.name);
-    std::optional<Message> cause;
-    if (message.causation != message.id) cause = context.look().find(message.causation);
-    if (out.text()) {
-        show_text(out, message, cause);
-        return Exit::ok;
+void show_envelope(Output& out, const Message& message) {
+    const Style style = message.kind == Kind::command ? Style::command : Style::event;
+    show_field(out, "message", message.id.to_string());
+    show_field(out, "type", out.paint(style, printable(message.type)) + " (" + kind_text(message) + ", schema " +
+                                std::to_string(message.schema) + ")");
+    show_field(out, "stream", place(message));
+    show_field(out, "position", std::to_string(message.position));
+    show_field(out, "recorded", exact_time(out, message.recorded_at));
+    if (message.occurred_at != Time() && message.occurred_at != message.recorded_at) {
+        show_field(out, "occurred", exact_time(out, message.occurred_at));
     }
+    show_field(out, "correlation", message.correlation == message.id ? "begins here" : message.correlation.to_string());
+    if (!message.metadata.empty()) show_field(out, "metadata", printable(message.metadata.json()));
+    if (message.erased_at) {
+        show_field(out, "payload", "erased " + exact_time(out, *message.erased_at));
+        return;
+    }
+    auto lines = pretty(message.payload);
+    for (auto& line : lines) line = printable(line);
+    show_field(out, "payload", lines);
+}
+
+void show_text(Output& out, const Surroundings& found) {
+    const Message& message = found.message;
+    show_envelope(out, message);
+    if (message.causation == message.id) show_field(out, "cause", "none: it came from outside");
+    else if (found.cause) show_field(out, "cause", in_short(out, *found.cause));
+    else show_field(out, "cause", message.causation.to_string() + ", which is not in this file");
+    std::vector<std::string> lines;
+    for (const auto& effect : found.effects) lines.push_back(in_short(out, effect));
+    if (found.more_effects) lines.push_back("and more: --limit says how many are shown");
+    show_field(out, "effects", lines.empty() ? std::vector<std::string>{"none"} : lines);
+    lines.clear();
+    std::size_t widest = 0;
+    for (const auto& group : found.groups) widest = std::max(widest, width_of(printable(group.group)));
+    for (const auto& group : found.groups) {
+        const std::string detail = group.detail.empty() ? "" : ": " + printable(group.detail);
+        lines.push_back(padded(printable(group.group), widest) + "  " + group.state + detail);
+    }
+    show_field(out, "groups", lines.empty() ? std::vector<std::string>{"none handles this type"} : lines);
+}
+
+void show_json(Output& out, const Surroundings& found) {
     Json json;
     json.begin().key("message");
-    write_message(json, message);
+    write_message(json, found.message);
     json.key("cause");
-    if (cause) write_message(json, *cause);
+    if (found.cause) write_message(json, *found.cause);
     else json.null();
-    json.end();
+    json.key("effects").begin_array();
+    for (const auto& effect : found.effects) write_message(json, effect);
+    json.end_array().field("more_effects", found.more_effects).key("groups").begin_array();
+    for (const auto& group : found.groups) {
+        json.begin().field("group", group.group).field("state", group.state).field("detail", group.detail).end();
+    }
+    json.end_array().end();
     out.object(json.text());
+}
+
+Exit show_message(Context& context, const MessageOptions& options) {
+    const auto found = surroundings(context, options);
+    if (context.out().text()) show_text(context.out(), found);
+    else show_json(context.out(), found);
     return Exit::ok;
 }
 
@@ -647,12 +780,16 @@ void add_messages(Commands& commands) {
     }
     {
         auto [command, options] = commands.add<MessageOptions>(
-            {"message", "Shows a message with what it follows from and what followed",
+            {"message", "Shows a message: what it says, what it follows from, what followed, who has handled it",
              "  sourced shop.db message 01890a5d-ac96-774b-bcce-b302099a8057\n"
              "  sourced shop.db message cart-1@3\n"
              "  sourced shop.db message @901 -o json"},
             show_message);
         command.add_option("ID", options.name, message_names)->required();
+        command.add_option("--limit", options.limit, "At most so many effects")
+            ->check(CLI::Range(std::int64_t{0}, std::int64_t{1'000'000}))
+            ->type_name("N")
+            ->capture_default_str();
     }
 }
 

@@ -30,6 +30,16 @@ std::optional<Message> by_id(Store& store, const std::string& name) {
     return ids.empty() ? std::nullopt : store.find(ids.front());
 }
 
+/// The pattern that fits what begins so.
+std::string beginning(std::string_view text) {
+    std::string pattern;
+    for (const char c : text) {
+        if (c == '*' || c == '?' || c == '[') pattern += {'[', c, ']'};
+        else pattern += c;
+    }
+    return pattern + "*";
+}
+
 bool begins_id(const std::string& name) {
     std::size_t digits = 0;
     for (const char c : name) {
@@ -44,9 +54,14 @@ bool begins_id(const std::string& name) {
 
 void no_such_stream(Store& store, std::string_view stream) {
     constexpr std::int64_t looked_at = 1000;  // the others are not worth the time
+    constexpr std::size_t longest = 200;
+    const std::string text = "there is no stream '" + std::string(stream) + "'";
+    if (stream.size() > longest) throw Failed(Exit::not_found, text);
     std::vector<std::string> others;
     for (const auto& other : store.recent_streams(looked_at)) others.push_back(other.name);
-    throw Failed(Exit::not_found, "there is no stream '" + std::string(stream) + "'" + did_you_mean(stream, others));
+    const StreamQuery longer{.pattern = beginning(stream), .order = StreamQuery::Order::name, .limit = 1};
+    for (const auto& other : store.streams(longer)) others.push_back(other.name);
+    throw Failed(Exit::not_found, text + did_you_mean(stream, others));
 }
 
 std::int64_t last_seq(Store& store, std::string_view stream) {

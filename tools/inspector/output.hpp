@@ -120,6 +120,8 @@ public:
     [[nodiscard]] bool terminal() const noexcept { return terminal_; }
     /// Of the terminal in columns; 0 when there is none, and nothing has to be cut.
     [[nodiscard]] std::size_t width() const noexcept { return width_; }
+    /// Whether a pager has the terminal: nothing but its text may stand there.
+    [[nodiscard]] bool paged() const noexcept { return pager_pid_ != 0; }
     /// Whether box-drawing characters can be shown.
     [[nodiscard]] bool unicode() const noexcept { return unicode_; }
 

@@ -89,6 +89,9 @@ public:
         add_send(commands);
         add_trace(commands);
         add_flow(commands);
+        add_groups(commands);
+        add_schedule(commands);
+        add_check(commands);
         for (CLI::App* command : cli.get_subcommands({})) one_value_each(*command);
     }
 

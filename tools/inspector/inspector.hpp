@@ -139,6 +139,9 @@ void add_state(Commands& commands);        // state
 void add_send(Commands& commands);         // schema, send
 void add_trace(Commands& commands);        // trace
 void add_flow(Commands& commands);         // flow
+void add_groups(Commands& commands);       // groups, workers
+void add_schedule(Commands& commands);     // scheduled
+void add_check(Commands& commands);        // check
 
 /// The commands of the program in the sections of the help.
 [[nodiscard]] std::vector<std::pair<std::string, std::vector<const CLI::App*>>> sections(const CLI::App& program);

@@ -231,6 +231,12 @@ std::string grouped(std::int64_t number) {
     return digits;
 }
 
+std::string in_quotes(std::string_view text) { return "'" + printable(text) + "'"; }
+
+std::string count_text(std::int64_t number, const std::string& of_what, bool estimated) {
+    return (estimated ? "~" : "") + grouped(number) + " " + of_what + (number == 1 ? "" : "s");
+}
+
 std::string bytes_text(std::int64_t bytes) {
     constexpr std::array<const char*, 5> units{"B", "kB", "MB", "GB", "TB"};
     if (bytes < 1000) return std::to_string(bytes) + " B";

@@ -32,8 +32,12 @@ namespace sourced::inspector {
 /// The same as the end of an error's text: ". Did you mean 'stats'?", or empty.
 [[nodiscard]] std::string did_you_mean(std::string_view text, const std::vector<std::string>& candidates);
 
+/// A name from a file in quotes, printable.
+[[nodiscard]] std::string in_quotes(std::string_view text);
 /// 541909 as "541,909".
 [[nodiscard]] std::string grouped(std::int64_t number);
+/// "1 stream", "2 streams", and "~5,000 streams" for a number that is about right.
+[[nodiscard]] std::string count_text(std::int64_t number, const std::string& of_what, bool estimated = false);
 /// 395313152 as "395 MB".
 [[nodiscard]] std::string bytes_text(std::int64_t bytes);
 /// As people say it: "1.2 ms", "14 s", "3 min", "5 h", "12 days".

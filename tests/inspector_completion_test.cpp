@@ -74,7 +74,7 @@ void check_with(const std::string& program, const std::string& options, const st
 TEST_CASE("Completion: bash completes commands, options and their values") {
     const support::TemporaryDirectory directory;
     shop(directory);
-    CHECK(offered(directory, "sourced shop.db stat") == "stats\n");
+    CHECK(offered(directory, "sourced shop.db compl") == "completion\n");
     CHECK(offered(directory, "sourced shop.db streams --lim") == "--limit\n");
     CHECK(offered(directory, "sourced shop.db streams --output j") == "json\njsonl\n");
     CHECK(offered(directory, "sourced shop.db streams --output=j") == "json\njsonl\n");
@@ -93,6 +93,18 @@ TEST_CASE("Completion: bash completes files where a file is expected") {
     CHECK(offered(directory, "sourced --app=sh") == "shop.db\n");
     CHECK(offered(directory, "sourced stats sh") == "shop.db\n");
     CHECK(offered(directory, "sourced shop.db stats sh") == "\n");
+}
+
+TEST_CASE("Completion: bash completes streams, types and groups from the file, and never creates one") {
+    const support::TemporaryDirectory directory;
+    shop(directory);
+    CHECK(offered(directory, "sourced shop.db stream ca") == "cart-1\n");
+    CHECK(offered(directory, "sourced shop.db stream order:") == "7\n");
+    CHECK(offered(directory, "sourced shop.db stream [") == "\n");
+    CHECK(offered(directory, "sourced shop.db log --stream ca") == "cart-1\n");
+    CHECK(offered(directory, "sourced shop.db log --type=order") == "order.opened\n");
+    CHECK(offered(directory, "sourced other.db stream ca") == "\n");
+    CHECK(!std::filesystem::exists(directory.file("other.db")));
 }
 
 TEST_CASE("Completion: nothing is hidden that the help names, and nothing named that is hidden") {

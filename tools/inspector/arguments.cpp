@@ -141,16 +141,22 @@ private:
             arguments_.version = true;
         } else if (!takes_value(option)) {
             arguments_.words.push_back(name);
-        } else if (at_ == words_.size() && unfinished_) {
+        } else if (words_.size() - at_ < static_cast<std::size_t>(option.get_items_expected_min()) && unfinished_) {
             waiting_ = &option;
-        } else if (at_ == words_.size()) {
-            fail(*command_, name + " takes a value, " + value_of(option) + ", and none was given", {});
+            at_ = words_.size();
         } else {
-            value(option, name, words_[at_++]);
-            for (int more = option.get_items_expected_min(); more > 1 && at_ < words_.size(); --more) {
-                arguments_.words.push_back(words_[at_++]);
-            }
+            values(option, name);
         }
+    }
+    void values(const CLI::Option& option, const std::string& name) {
+        const auto count = static_cast<std::size_t>(option.get_items_expected_min());
+        if (words_.size() - at_ < count) {
+            const std::string wanted = count == 1 ? " takes a value, " : " takes " + std::to_string(count) + " values, ";
+            const std::string given = at_ == words_.size() ? ", and none was given" : ", and fewer were given";
+            fail(*command_, name + wanted + value_of(option) + given, {});
+        }
+        value(option, name, words_[at_++]);
+        for (std::size_t i = 1; i < count; ++i) arguments_.words.push_back(words_[at_++]);
     }
     void value(const CLI::Option& option, const std::string& name, const std::string& text) {
         check(option, name, text);

@@ -101,16 +101,18 @@ public:
     void commands(const CLI::App& parent) {
         for (const auto* command : commands_of(parent)) add(command->get_name(), command->get_description());
     }
-    /// Of an option or a positional; `before`: what stands before the value in the same word.
-    void values(const CLI::Option& option, const std::string& before = {}) {
+    /// Of an option or a positional of `command`; `before`: what stands before the value in the same word.
+    void values(const CLI::App& command, const CLI::Option& option, const std::string& before = {}) {
         for (const auto& choice : choices_of(option)) add(before + choice, option.get_description());
         const std::string kind = option.get_positional() ? option.get_name(true) : option.get_type_name();
         const std::string name = names_of(option).empty() ? "" : names_of(option).back();
+        static const std::set<std::string> streams_by_id{"stream", "state"};
         static const std::set<std::string> of_files{"FILE", "LIB", "PATH", "DEST", "DIRECTORY"};
         if (of_files.contains(kind)) files();
         else if (kind == "GROUP" || name == "--group") stored_groups(before);
         else if (kind == "TYPE" || name == "--type") stored_types(before);
         else if (kind == "STREAM" || name == "--stream") stored_streams(before);
+        else if (kind == "ID" && streams_by_id.contains(command.get_name())) stored_streams(before);
     }
     void print() const {
         Output& out = context_.out();
@@ -150,11 +152,11 @@ void find_candidates(Context& context, const std::vector<std::string>& before, c
     });
     context.path = at.file;
     context.wait = 0;
-    if (at.waiting) return found.values(*at.waiting);
+    if (at.waiting) return found.values(*at.command, *at.waiting);
     if (!at.plain_only && typed.starts_with("--") && typed.find('=') != std::string::npos) {
         const auto equals = typed.find('=');
         const auto* option = find_option(*at.command, typed.substr(0, equals));
-        if (option && takes_value(*option)) found.values(*option, typed.substr(0, equals + 1));
+        if (option && takes_value(*option)) found.values(*at.command, *option, typed.substr(0, equals + 1));
         return;
     }
     if (!at.plain_only && typed.starts_with("-")) return found.options(*at.command);
@@ -164,7 +166,7 @@ void find_candidates(Context& context, const std::vector<std::string>& before, c
     const auto positionals = positionals_of(*at.command);
     if (positionals.empty()) return;
     const auto& next = *positionals[std::min(at.plain, positionals.size() - 1)];
-    if (at.plain < positionals.size() || next.get_items_expected_max() > 1) found.values(next);
+    if (at.plain < positionals.size() || next.get_items_expected_max() > 1) found.values(*at.command, next);
 }
 
 // ---- The man page -----------------------------------------------------------------

@@ -336,6 +336,59 @@ TEST_CASE("flow: what is wide or deep stays within 80 columns, and what goes rou
     }
 }
 
+TEST_CASE("flow: an application's types are drawn as people like to look at them") {
+    for (const std::string sample : {"cart", "order", "hotel", "retail"}) {
+        CAPTURE(sample);
+        const auto drawn = [&](const std::vector<std::string>& more) {
+            std::vector<std::string> arguments{"flow"};
+            arguments.insert(arguments.end(), more.begin(), more.end());
+            return support::Program(arguments, {"LC_ALL=C.UTF-8", "SAMPLE=" + sample}, "drawn").end();
+        };
+        const auto ran = drawn({});
+        CHECK(ran.status == 0);
+        CHECK(ran.err.empty());
+        CHECK(ran.out == golden("flow_" + sample + ".txt", ran.out));
+        CHECK(count(drawn({"--ascii"}).out, "\n") == count(ran.out, "\n"));
+        CHECK(drawn({"--format", "dot"}).out.starts_with("digraph sourced {\n"));
+    }
+}
+
+TEST_CASE("flow: the drawings of an application are those of its topology") {
+    const auto drawn = [](const std::vector<std::string>& arguments) {
+        return support::Program(arguments, {"SAMPLE=retail"}, "drawn").end().out;
+    };
+    std::ifstream page(std::string(SOURCED_ROOT) + "/samples/retail/README.md");
+    std::ostringstream text;
+    text << page.rdbuf();
+    CHECK(count(text.str(), "```mermaid\n" + drawn({"flow", "--format", "mermaid"}) + "```\n") == 1);
+    const auto json = drawn({"flow", "-o", "json"});
+    CHECK(count(json, "\"id\":\"invoices-rm\"") == 1);
+    CHECK(drawn({"flow", "--format", "json"}) == json);
+    CHECK(count(drawn({"flow", "-o", "jsonl"}), "\n") == count(json, "\"id\":"));
+}
+
+TEST_CASE("flow: types come from a library too, and a file is needed only without them") {
+    const auto library = support::Program::folder() + "/libinspected.so";
+    if (std::filesystem::exists(library)) {
+        const auto loaded = inspect({"--app", library, "flow"}, {}, utf8);
+        CHECK(loaded.status == 0);
+        CHECK(loaded.out == support::Program({"flow"}, utf8, "inspected").end().out);
+        CHECK(count(loaded.out, "[cart.put] ──▶ (cart.item_put)") == 1);
+    }
+    const auto nothing = inspect({"flow"});
+    CHECK(nothing.status == 2);
+    CHECK(nothing.err ==
+          "sourced: flow: name a file, to see in it what followed from what: sourced FILE flow; or an application with "
+          "its types: sourced --app libshop.so flow\n");
+    const auto observed = support::Program({"flow", "--observed"}, {"SAMPLE=cart"}, "drawn").end();
+    CHECK(observed.status == 2);
+    CHECK(observed.err ==
+          "sourced: flow: name a file, to see in it what followed from what: sourced FILE flow --observed\n");
+    Booking file;
+    const auto seen = support::Program({file.path, "flow", "--observed"}, utf8, "drawn").end();
+    CHECK(seen.out == file.run({"flow"}).out);
+}
+
 TEST_CASE("svg: Graphviz draws it, and its absence and its failures are told") {
     Booking file;
     const std::vector<std::string> arguments{"flow", "--format", "svg"};

@@ -1,9 +1,11 @@
 // flow: what leads to what, as an application's types say it or as it was seen in the log.
+#include "application.hpp"
 #include "graph.hpp"
 
 #include <algorithm>
 #include <iostream>
 #include <map>
+#include <sstream>
 
 namespace sourced::inspector {
 namespace {
@@ -42,16 +44,23 @@ Drawing shortened(Drawing drawing) {
     return drawing;
 }
 
-void show_declared(Output& out, const Topology& topology, const FlowOptions& options) {
-    if (options.picture.json(out)) {
-        std::string json = topology.json();
-        json.pop_back();
-        out.object(json);
-    } else if (options.picture.text()) {
-        show_text(out, shortened(topology.drawing()), options.picture, {});
-    } else {
-        draw(out, options.picture, topology.drawing());
+/// The nodes as the topology gives them, one a line.
+void write_json(Output& out, const Topology& topology) {
+    const std::string json = topology.json();
+    if (out.text()) return out.object(std::string_view(json).substr(0, json.size() - 1));
+    std::istringstream lines(json);
+    for (std::string line; std::getline(lines, line);) {
+        if (!line.starts_with('{')) continue;
+        if (line.ends_with(',')) line.pop_back();
+        out.record(line);
     }
+    out.end_records();
+}
+
+void show_declared(Output& out, const Topology& topology, const FlowOptions& options) {
+    if (options.picture.json(out)) write_json(out, topology);
+    else if (options.picture.text()) show_text(out, shortened(topology.drawing()), options.picture, {});
+    else draw(out, options.picture, topology.drawing());
 }
 
 // ---- As it was seen -----------------------------------------------------------
@@ -188,8 +197,17 @@ void show_seen(Context& context, const FlowOptions& options) {
 }
 
 Exit show_flow(Context& context, const FlowOptions& options) {
-    if (options.observed || !context.linked()) show_seen(context, options);
-    else show_declared(context.out(), Topology(*context.linked()), options);
+    const bool has_types = context.linked() || !context.library.empty();
+    if (has_types && !options.observed) {
+        show_declared(context.out(), Topology(Application(context).app()), options);
+        return Exit::ok;
+    }
+    if (!context.has_file()) {
+        throw Failed(Exit::usage, "flow: name a file, to see in it what followed from what: sourced FILE flow" +
+                                      std::string(has_types ? " --observed" : "; or an application with its types: "
+                                                                              "sourced --app libshop.so flow"));
+    }
+    show_seen(context, options);
     return Exit::ok;
 }
 
@@ -201,9 +219,11 @@ void add_flow(Commands& commands) {
          "  sourced --app libshop.so flow                    # as the application's types say it\n"
          "  sourced shop.db flow --observed                  # as it was seen in the log, with counts\n"
          "  sourced shop.db flow --format svg > flow.svg\n",
-         "[command]  (event)  {reaction}  <read model>  ? unknown. What is drawn with all that follows it "
-         "elsewhere has a mark, an arrow up. Observed, dashed lines lead to other streams; without an application "
-         "the flow is always the observed one."},
+         "[command]  (event)  {reaction}  <read model>, and ? where a handler does not say what comes of it. What is\n"
+         "drawn with all that follows at another place has an arrow up behind its name. In an observed flow dashed\n"
+         "lines lead to other streams, {group} is who handles an event beside those it came from, and 12x is how\n"
+         "often. Without an application's types the flow is an observed one.",
+         false},
         show_flow);
     command.add_flag("--observed", options.observed, "From what followed from what in the file");
     command.add_option("--limit", options.limit, "Look at so many of the newest messages, 0: at all")

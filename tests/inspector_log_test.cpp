@@ -486,6 +486,21 @@ TEST_CASE("tail: -f tells that the file was removed or replaced") {
     }
 }
 
+TEST_CASE("log: Ctrl-C ends a long listing, and what was shown is whole") {
+    Shop shop;
+    shop.fill(25'000);
+    Program log({shop.file(), "log", "-o", "json"});
+    CHECK(log.wait_for_out("\"position\":1,"));  // a pipe does not hold the rest
+    log.signal(SIGINT);
+    const auto ran = log.end();
+    CHECK(ran.status == 130);
+    rapidjson::Document json;
+    json.Parse(ran.out.c_str());
+    REQUIRE(json.IsArray());
+    CHECK(json.Size() > 0);
+    CHECK(json.Size() < 25'000);
+}
+
 TEST_CASE("log: a closed stdout ends it without a word") {
     Shop shop;
     shop.fill(25'000);

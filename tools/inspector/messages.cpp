@@ -474,6 +474,8 @@ private:
     return begin;
 }
 
+[[nodiscard]] Time now() { return std::chrono::floor<Duration>(std::chrono::system_clock::now()); }
+
 /// The last number there is: of the stream, or of the log.
 [[nodiscard]] std::int64_t last_number(Store& store, const std::string& stream) {
     return stream.empty() ? store.head() : store.stream_seq(stream);
@@ -489,6 +491,7 @@ Exit follow(Context& context, const TailOptions& options, const Wanted& wanted, 
         const auto last = last_number(store, options.filter.stream);
         Pages pages(store, options.filter, wanted, {behind + 1, last, false});
         while (guard.why() != Guard::Why::interrupted && pages.next(page)) {
+            context.out().now = now();
             listing.show(page);
             context.out().flush();
         }
@@ -511,6 +514,7 @@ Exit follow(Context& context, const TailOptions& options, const Wanted& wanted, 
 
 Exit show_tail(Context& context, const TailOptions& options) {
     const Wanted wanted(options.filter);
+    if (options.follow) context.out().flush();  // nothing of this goes through a pager
     const auto file = file_under(context.file());
     Store& store = context.look();
     tell_unknown_types(context, options.filter);

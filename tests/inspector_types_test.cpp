@@ -409,3 +409,19 @@ TEST_CASE("inspect: an App that is on a file needs none to be named") {
     CHECK(other.status == 2);
     CHECK(says(other.err, "this program works on '" + shop.file() + "'; leave 'elsewhere.db' out"));
 }
+
+TEST_CASE("retail: an invoice is shown as of any seq, with the shop loaded and with the shop inside") {
+    const support::TemporaryDirectory directory;
+    const std::string db = directory.file("retail.db");
+    CHECK(Program({"--db", db, "--lines", "10"}, {}, "retail").end().status == 0);
+    const auto shown = [&](const std::string& seq, bool loaded) {
+        const Arguments arguments{db, "state", "invoice-536365", "--at", seq, "-o", "json"};
+        if (!loaded) return Program(arguments, {}, "retail_inspect").end().out;
+        Arguments all{"--app", Program::folder() + "/libshop.so"};
+        all.insert(all.end(), arguments.begin(), arguments.end());
+        return inspect(all).out;
+    };
+    CHECK(says(shown("9", false), R"("state":{"lines":2,"total":35640}})"));
+    CHECK(says(shown("14", false), R"("state":{"lines":7,"total":139120}})"));
+    CHECK(shown("9", true) == shown("9", false));
+}

@@ -2,7 +2,7 @@
 #
 #   need_packages PACKAGE...            installs those Debian packages that are missing
 #   configure DIRECTORY MESON-OPTION... sets a build directory up, unless it stands there with just these options
-#   build_program NAME                  makes build/release/NAME, optimised, with all set-up
+#   build_program NAME...               makes build/release/NAME, optimised, with all set-up
 
 # An empty environment has neither; the compiler cache needs the second.
 export PATH="${PATH:-/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin}"
@@ -57,9 +57,9 @@ build_program() {
     need_packages "${build_packages[@]}" || return
     local log=build/release.log
     mkdir -p build
-    ninja -C build/release -n "$1" 2>/dev/null | grep -q 'no work to do' || echo "== building $1"
-    if ! { CXX="$ccache g++" configure build/release --buildtype=release -Ddefault_library=static -Dtests=disabled &&
-        ninja -C build/release "$1"; } >"$log" 2>&1; then
+    ninja -C build/release -n "$@" 2>/dev/null | grep -q 'no work to do' || echo "== building $*"
+    if ! { CXX="$ccache g++" configure build/release --buildtype=release -Ddefault_library=both -Dtests=disabled &&
+        ninja -C build/release "$@"; } >"$log" 2>&1; then
         cat "$log" >&2
         return 1
     fi

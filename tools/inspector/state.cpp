@@ -111,20 +111,18 @@ public:
     }
 
 private:
-    [[noreturn]] void find_culprit(std::int64_t upto) {
-        for (std::int64_t next = seq() + 1; next < upto; ++next) {
+    /// It lies behind what is folded already, at or before `bad`.
+    [[noreturn]] void find_culprit(std::int64_t bad) {
+        while (bad > seq()) {
+            const std::int64_t middle = seq() + std::max<std::int64_t>((bad - seq()) / 2, 1);
             try {
-                (void)catch_up(next);
+                (void)catch_up(middle);
             } catch (const std::exception& error) {
-                refuse(next, error.what());
+                if (middle == seq() + 1) refuse(middle, error.what());
+                bad = middle;
             }
         }
-        try {
-            (void)catch_up(upto);
-        } catch (const std::exception& error) {
-            refuse(seq() + 1, error.what());
-        }
-        throw Failed(Exit::failure, "the state of '" + stream() + "' could not be folded, and now it can; try again");
+        throw Failed(Exit::failure, "'" + stream() + "' could not be folded, and now it can: try again");
     }
     [[noreturn]] void refuse(std::int64_t at, const std::string& why) const {
         std::string text = "'" + definition_.name + "' cannot be folded with the message at seq " +
@@ -327,17 +325,17 @@ Exit show_diff(Output& out, const Subject& subject, const Definition& definition
 /// Why the group has skipped messages of the stream, by position.
 std::map<std::int64_t, std::string> skipped_in(Store& store, const Definition& definition, const std::string& stream) {
     std::map<std::int64_t, std::string> reasons;
-    const auto groups = store.stats().groups;
-    if (std::none_of(groups.begin(), groups.end(), [&](const auto& each) { return each.name == definition.name; })) {
-        return reasons;  // the file has not met this group
-    }
-    for (std::int64_t after = 0;;) {
-        const auto page = store.skipped(definition.name, after);
-        if (page.empty()) return reasons;
-        for (const auto& each : page) {
-            if (each.stream == stream) reasons[each.position] = each.reason;
+    try {
+        for (std::int64_t after = 0;;) {
+            const auto page = store.skipped(definition.name, after);
+            if (page.empty()) return reasons;
+            for (const auto& each : page) {
+                if (each.stream == stream) reasons[each.position] = each.reason;
+            }
+            after = page.back().number;
         }
-        after = page.back().number;
+    } catch (const NotRegistered&) {
+        return reasons;  // the file has not met this group
     }
 }
 

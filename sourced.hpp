@@ -2174,6 +2174,7 @@ struct ResetPlan {
     std::int64_t messages = 0;  ///< handled before, of the group's types
     std::int64_t streams = 0;   ///< in which they stand
     bool estimated = false;     ///< there is much of it: `messages` and `streams` are about right
+    std::vector<TypeCount> types{};  ///< of the messages, most first
 };
 
 /// How much of a way is behind.

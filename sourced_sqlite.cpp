@@ -4240,20 +4240,32 @@ private:
     /// What the group has handled from `plan.position` on.
     void count_handled(std::int64_t group, std::int64_t head, ResetPlan& plan) {
         const auto since = looked_for(group);
+        std::map<std::int64_t, std::int64_t> counts;  // by type
         const auto look = [&](std::int64_t position) {
             auto row = with_offset_(group, position);
             if (!row.next() || position > row.integer(1)) return;
             const auto found = since.find(row.integer(0));
-            plan.messages += found != since.end() && position >= found->second ? 1 : 0;
+            if (found != since.end() && position >= found->second) ++counts[found->first];
         };
         const std::int64_t all = head - plan.position + 1;
         if (all <= rows_looked_at) {
             for (std::int64_t position = plan.position; position <= head; ++position) look(position);
-            return;
+        } else {
+            plan.estimated = true;
+            const std::int64_t looked = sample(plan.position, head, probes, look);
+            for (auto& [type, count] : counts) count = scaled(count, all, looked);
         }
-        plan.estimated = true;
-        const std::int64_t looked = sample(plan.position, head, probes, look);
-        plan.messages = scaled(plan.messages, all, looked);
+        note_types(counts, plan);
+    }
+    void note_types(const std::map<std::int64_t, std::int64_t>& counts, ResetPlan& plan) {
+        for (const auto& [id, count] : counts) {
+            const Type& type = type_of(id);
+            plan.types.push_back({type.name, type.kind, count, plan.estimated});
+            plan.messages += count;
+        }
+        std::stable_sort(plan.types.begin(), plan.types.end(), [](const TypeCount& left, const TypeCount& right) {
+            return left.messages > right.messages;
+        });
     }
     void count_streams(std::int64_t group, std::int64_t streams, ResetPlan& plan) {
         auto row = few_handled_(group, plan.position, rows_looked_at + 1);
@@ -4272,12 +4284,14 @@ private:
         const auto since = looked_for(group);
         auto offset = offset_by_key_(group, stream);
         if (!offset.next()) return;
+        std::map<std::int64_t, std::int64_t> counts;  // by type
         auto row = open_backwards_(stream);
         while (row.next() && row.integer(0) >= plan.position) {
             const auto found = since.find(row.integer(1));
             if (found == since.end() || row.integer(0) < found->second) continue;
-            plan.messages += row.integer(0) <= offset.integer(0) ? 1 : 0;
+            if (row.integer(0) <= offset.integer(0)) ++counts[found->first];
         }
+        note_types(counts, plan);
         plan.streams = plan.messages > 0 ? 1 : 0;
     }
 

@@ -2588,6 +2588,16 @@ TEST_CASE_TEMPLATE("Store: a reset can be planned, and nothing changes", Kind_, 
     CHECK(plan({.stream = "s1"}) == Numbers{1, 3, 1});
     CHECK(plan({.position = 5, .stream = "s1"}) == Numbers{5, 2, 1});
     CHECK(plan({.stream = "s3"}) == Numbers{1, 0, 0});
+    const auto types = [&](const Reset& reset) {
+        std::string text;
+        for (const auto& type : store->plan_reset("g", reset).types) {
+            text += type.name + " " + std::to_string(type.messages) + ";";
+        }
+        return text;
+    };
+    CHECK(types({}) == "E 4;");
+    CHECK(types({.stream = "s2"}) == "E 1;");
+    CHECK(types({.position = 100}) == "");
     CHECK(store->stats().group("g").newest == before.newest);
     CHECK_FALSE(store->stats().group("g").reset_at);
 

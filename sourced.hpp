@@ -5478,6 +5478,10 @@ struct Access {
     /// waited for. Claims that are held when it ends early are given back. Throws as App::run_until_idle, and
     /// NotRegistered for a name that was not added.
     SOURCED_API static Ran run_group(App& app, std::string_view group, const RunOptions& options);
+    /// How many messages its workers have handled since it was made. Cheap.
+    [[nodiscard]] SOURCED_API static std::int64_t handled(App& app);
+    /// Throws Invalid when App::reset_group would not reset the reactor so.
+    SOURCED_API static void check_reset(const Definition& definition, const Reset& reset);
 };
 
 template <class R, class... Arguments>
@@ -12004,24 +12008,6 @@ public:
         return member;
     }
 
-    /// What loads the state it has stored must not see again what is in that state.
-    static void check_reset(const Definition& definition, const Reset& reset) {
-        const std::string tried = "reset '" + definition.name + "'";
-        if (reset.position > 1 || reset.time) {
-            throw Invalid(tried + " from a position or a time: a projector that stores its state would add twice; "
-                                  "reset it whole, or for one whole stream");
-        }
-        if (reset.stream.empty()) return;
-        if (definition.key) {
-            throw Invalid(tried + " in '" + reset.stream + "': its rows are kept by key, and streams share them; "
-                                  "reset it whole");
-        }
-        if (!definition.on_stream_reset) {
-            throw Invalid(tried + " in '" + reset.stream + "': it has no on_reset for one stream; give it a handler "
-                                  "(std::string_view stream, Transaction&)");
-        }
-    }
-
     Reactor& find(std::string_view group) {
         for (const auto& member : members_) {
             if (member->definition->name == group) return *member->reactor;
@@ -12044,9 +12030,7 @@ public:
             return;
         }
         const Definition& definition = *member->definition;
-        if (definition.role == Definition::Role::projector && !definition.event_sourced) {
-            check_reset(definition, reset);
-        }
+        Access::check_reset(definition, reset);
         std::function<void(Transaction&)> on_reset = definition.on_reset;
         if (!reset.stream.empty()) {
             on_reset = nullptr;
@@ -12598,6 +12582,14 @@ public:
         return stats;
     }
 
+    /// See Access::handled.
+    [[nodiscard]] std::int64_t handled() {
+        const std::lock_guard lock(doings_mutex_);
+        std::size_t count = handled_before_;
+        for (const Doing* doing : doings_) count += doing->handled.load(std::memory_order_relaxed);
+        return static_cast<std::int64_t>(count);
+    }
+
     [[nodiscard]] Store& store() noexcept { return *store_; }
     [[nodiscard]] const Registry& registry() const noexcept { return registry_; }
     [[nodiscard]] std::vector<const Definition*> definitions() const {
@@ -12783,6 +12775,7 @@ private:
         std::atomic<const Member*> member{nullptr};
         std::atomic<std::int64_t> stream{0};
         std::atomic<std::int64_t> given_up{0};  // the `since` of a claim that was taken back
+        std::atomic<std::size_t> handled{0};    // messages
         std::int64_t told = 0;                  // of one that was logged; the timer's
         std::mutex mutex{};
         std::vector<Claim> held{};  // all it has claimed, without what makes them large; guarded
@@ -12793,6 +12786,10 @@ private:
             since.store(steady_now());
         }
         void end() noexcept { since.store(0); }
+        /// Only its own thread writes it.
+        void count(std::size_t messages) noexcept {
+            handled.store(handled.load(std::memory_order_relaxed) + messages, std::memory_order_relaxed);
+        }
     };
 
     /// What one thread has in hands.
@@ -14273,6 +14270,7 @@ private:
             doing_.end();
             const std::lock_guard lock(engine_.doings_mutex_);
             std::erase(engine_.doings_, &doing_);
+            engine_.handled_before_ += doing_.handled.exchange(0);
         }
 
     private:
@@ -14399,6 +14397,7 @@ private:
         switch (outcome.result) {
         case Outcome::Result::done:
             worker.handled += work->handled;
+            if (worker.doing) worker.doing->count(work->handled);
             if (work->handled > 0) works();
             if (handled.failure) report(worker, *work, handled);
             if (handled.not_before) wait_for_retry(member, *handled.not_before);
@@ -15095,6 +15094,7 @@ private:
 
     std::mutex doings_mutex_;
     std::vector<Doing*> doings_;  // of the threads that handle, now
+    std::size_t handled_before_ = 0;  // by those that have ended
     Doing foreground_doing_{"foreground"};
 
     std::unique_ptr<Store> store_;  // leaves first: it calls back
@@ -15349,6 +15349,25 @@ void detail::Access::move_to(App& app, Options options, const std::vector<std::s
     engine->take_over(*app.engine_, only);
     app.engine_ = std::move(engine);
 }
+// What loads the state it has stored must not see again what is in that state.
+void detail::Access::check_reset(const Definition& definition, const Reset& reset) {
+    if (definition.role != Definition::Role::projector || definition.event_sourced) return;
+    const std::string tried = "reset '" + definition.name + "'";
+    if (reset.position > 1 || reset.time) {
+        throw Invalid(tried + " from a position or a time: a projector that stores its state would add twice; "
+                              "reset it whole, or for one whole stream");
+    }
+    if (reset.stream.empty()) return;
+    if (definition.key) {
+        throw Invalid(tried + " in '" + reset.stream + "': its rows are kept by key, and streams share them; "
+                              "reset it whole");
+    }
+    if (!definition.on_stream_reset) {
+        throw Invalid(tried + " in '" + reset.stream + "': it has no on_reset for one stream; give it a handler "
+                              "(std::string_view stream, Transaction&)");
+    }
+}
+std::int64_t detail::Access::handled(App& app) { return app.engine_->handled(); }
 detail::Ran detail::Access::run_group(App& app, std::string_view group, const RunOptions& options) {
     return app.engine_->run_group(group, options);
 }

@@ -86,6 +86,7 @@ public:
         add_overview(commands);
         add_messages(commands);
         add_completion(commands);
+        add_replay(commands);
         add_state(commands);
         add_send(commands);
         add_trace(commands);

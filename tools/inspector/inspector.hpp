@@ -135,6 +135,7 @@ private:
 void add_overview(Commands& commands);     // stats, streams
 void add_messages(Commands& commands);     // stream, message, log, tail
 void add_completion(Commands& commands);   // completion, and the hidden ones that make the man page and complete
+void add_replay(Commands& commands);       // replay, work
 void add_state(Commands& commands);        // state
 void add_send(Commands& commands);         // schema, send
 void add_trace(Commands& commands);        // trace

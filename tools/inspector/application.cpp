@@ -16,9 +16,11 @@ constexpr const char* engine_symbol = "_ZN7sourced10open_storeERKNS_12StoreOptio
 
 using Add = int (*)(App*);
 
-std::string file_of(const void* symbol) {
+/// The program or library that an address lies in.
+Dl_info home_of(const void* address) {
     Dl_info info{};
-    return ::dladdr(symbol, &info) != 0 && info.dli_fname ? info.dli_fname : "an unknown file";
+    if (::dladdr(address, &info) == 0 || !info.dli_fname) info.dli_fname = "an unknown file";
+    return info;
 }
 
 std::string last_error() {
@@ -35,23 +37,29 @@ std::string place_of(const std::string& library) {
     return fs::exists(library) ? "./" + library : library;
 }
 
-/// Two engines in one process would each have the half of everything.
-void check_engine(void* handle, const std::string& tried) {
+// Two engines in one process would each have the half of everything.
+
+const void* own_engine(const std::string& tried) {
     const void* own = ::dlsym(RTLD_DEFAULT, engine_symbol);
-    if (!own) {
-        throw Failed(Exit::failure,
-                     tried + ": this program has the engine inside itself, and the library would bring another one; "
-                             "build the program with the shared libsourced (meson: -Ddefault_library=shared or both)");
-    }
+    // Its neighbour is this very code only where all of it was linked into one.
+    if (own && home_of(own).dli_fbase != home_of(engine_symbol).dli_fbase) return own;
+    throw Failed(Exit::failure,
+                 tried + ": this program has the engine inside itself, and the library would bring another one; "
+                         "build the program with the shared libsourced (meson: -Ddefault_library=shared or both)");
+}
+
+void check_engine(void* handle, const void* own, const std::string& tried) {
     const void* theirs = ::dlsym(handle, engine_symbol);
     if (theirs == own) return;
-    const std::string where = theirs ? " in " + file_of(theirs) : std::string();
+    const std::string where = theirs ? std::string(" in ") + home_of(theirs).dli_fname : std::string();
     throw Failed(Exit::failure, tried + ": it links its own copy of the engine" + where +
-                                    "; link it with the shared libsourced that this program uses, " + file_of(own));
+                                    "; link it with the shared libsourced that this program uses, " +
+                                    home_of(own).dli_fname);
 }
 
 Add load(const std::string& library) {
     const std::string tried = "load '" + library + "'";
+    const void* const own = own_engine(tried);
     void* const handle = ::dlopen(place_of(library).c_str(), RTLD_NOW | RTLD_LOCAL);
     if (!handle) throw Failed(Exit::failure, tried + ": " + last_error());
     const auto add = reinterpret_cast<Add>(::dlsym(handle, "sourced_app"));
@@ -64,7 +72,7 @@ Add load(const std::string& library) {
                                             "this program for " + std::to_string(abi) +
                                             "; build it with the headers of this version");
     }
-    check_engine(handle, tried);
+    check_engine(handle, own, tried);
     return add;
 }
 

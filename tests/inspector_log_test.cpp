@@ -317,7 +317,10 @@ TEST_CASE("message: everything about a message is shown, by any of its names") {
     const auto text = shop.shown({"message", "@4"});
     CHECK(text == golden("log/message.txt", text));
     CHECK(shop.shown({"message", "cart-2@2"}) == text);
-    CHECK(shop.shown({"message", shop.messages()[3].id.to_string()}) == text);
+    const auto id = shop.messages()[3].id.to_string();
+    CHECK(shop.shown({"message", id}) == text);
+    CHECK(shop.shown({"message", id.substr(0, 13)}) == text);
+    CHECK(holds(shop.refused({"message", id.substr(0, 8)}), "' is the beginning of several ids: "));
     const auto first = shop.shown({"message", "@1"});
     CHECK(first == golden("log/message_first.txt", first));
 }

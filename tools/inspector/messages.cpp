@@ -286,7 +286,7 @@ void add_type(CLI::App& command, Filter& filter) {
         ->type_name("TYPE");
 }
 void add_where(CLI::App& command, Filter& filter) {
-    command.add_option("--where", filter.where, "Only messages of which this is true; the language is described below")
+    command.add_option("--where", filter.where, "Only messages of which this is true: see sourced log --help")
         ->type_name("EXPR");
 }
 void add_ends(CLI::App& command, ListOptions& options, const std::string& numbers) {
@@ -469,7 +469,7 @@ private:
         if (context.interrupted()) return std::nullopt;
         left -= static_cast<std::int64_t>(page.size());
         if (!page.empty()) begin = options.filter.stream.empty() ? page.back().position : page.back().seq;
-        progress.show(pages.done(), pages.total());
+        if (left > 0) progress.show(pages.done(), pages.total());
     }
     return begin;
 }
@@ -738,7 +738,7 @@ void add_messages(Commands& commands) {
              "  sourced shop.db stream cart-1 --from 10 --to 20\n"
              "  sourced shop.db stream cart-1 --reverse --limit 5  # the last five, the newest first\n"
              "  sourced shop.db stream cart-1 --since -2h -o jsonl",
-             lines + "\n\n" + times + "\n\n--where " + std::string(Where::grammar())},
+             lines + "\n\n" + times},
             show_stream);
         command.add_option("ID", options.filter.stream, "The stream's id")->required();
         add_ends(command, options, "seq");
@@ -770,7 +770,7 @@ void add_messages(Commands& commands) {
              "  sourced shop.db tail\n"
              "  sourced shop.db tail -f  # until Ctrl-C\n"
              "  sourced shop.db tail -f -n 0 --type cart.checked_out -o jsonl",
-             lines + "\n\n--where " + std::string(Where::grammar())},
+             lines},
             show_tail);
         command.add_flag("-f,--follow", options.follow, "Goes on with what any process appends, until Ctrl-C");
         command.add_option("-n,--lines", options.lines, "So many messages that are there already")

@@ -575,7 +575,7 @@ void Table::print(Output& out) const {
 Progress::Progress(std::string unit) : unit_(std::move(unit)) {
     const char* const kind = std::getenv("TERM");
     terminal_ = ::isatty(STDERR_FILENO) == 1 && kind && std::strcmp(kind, "dumb") != 0;
-    shown_ = terminal_ ? Clock::time_point{} : began_;
+    shown_ = began_;  // what is done at once needs no bar
 }
 
 void Progress::show(std::int64_t done, std::int64_t total) {

@@ -712,10 +712,11 @@ constexpr std::string_view grammar_text = R"grammar(EXPR is true or false of a m
 
   "and" binds before "or"; keywords may be in upper case. ~ means "contains", in the same case.
   [*] is any element: payload.items[*].price > 10 is true if one of them is.
-  A comparison with a field that is not there is false, also with !=; "not" turns that into true.
-  Values of different kinds are unequal and have no order: "12" is not 12. Texts are ordered by bytes,
-  numbers exactly as they are written, without rounding. What was erased or is no JSON has no fields.
-  recorded_at and occurred_at are compared with times in quotes: '2026-05-17', '14:30', '-2h', 'yesterday'.
+  A comparison with a field that is not there is false, also with !=; "not" makes that true.
+  Values of different kinds are unequal and have no order: "12" is not 12.
+  Texts are ordered by their bytes, numbers exactly as they are written, without rounding.
+  What was erased, or is no JSON, has no fields.
+  recorded_at and occurred_at are compared with times in quotes: '2026-05-17', '-2h', 'today'.
 
 Examples:
 

@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
+#include <regex>
 #include <sstream>
 #include <string>
 #include <utility>
@@ -151,6 +152,37 @@ std::string run(const std::string& command, const Lines& input) {
     return output;
 }
 
+/// A line without what differs from run to run, and from a large file to a small one: numbers, times, ids, bars.
+std::string shape_of(const std::string& line) {
+    static const std::vector<std::pair<std::regex, std::string>> rules{
+        {std::regex("[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]+Z"), "TIME"},
+        {std::regex("[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f-]{22}"), "ID"},
+        {std::regex("~?[0-9][0-9,.]* (us|ms|s|min|h)\\b"), "DURATION"},
+        {std::regex("~?[0-9][0-9,.]* [kMG]?B\\b"), "SIZE"},
+        {std::regex("~?[0-9][0-9,.]*"), "N"},
+        {std::regex("█+"), ""},
+        {std::regex(" +"), " "},
+        {std::regex("^ | $"), ""},
+    };
+    std::string shape = line;
+    for (const auto& [pattern, replacement] : rules) shape = std::regex_replace(shape, pattern, replacement);
+    return shape;
+}
+
+/// A command of a session, and the lines that it prints.
+struct Step {
+    std::string command;
+    Lines shown;
+};
+std::vector<Step> steps_of(const Lines& session) {
+    std::vector<Step> steps;
+    for (const auto& line : session) {
+        if (line.starts_with("$ ")) steps.push_back({line.substr(2), {}});
+        else if (!steps.empty()) steps.back().shown.push_back(line);
+    }
+    return steps;
+}
+
 }  // namespace
 
 TEST_CASE("README: the smallest program is samples/smallest.cpp to the letter") {
@@ -222,4 +254,42 @@ TEST_CASE("Guide: every link leads to a file or a heading that is there") {
         if (target.rfind('#', 0) == 0) CHECK(std::count(headings.begin(), headings.end(), target) == 1);
         else CHECK(fs::exists(std::string(SOURCED_ROOT) + "/samples/" + target));
     }
+}
+
+TEST_CASE("README: the tour shows what the inspector prints") {
+    const support::TemporaryDirectory directory;
+    const auto folder = fs::canonical("/proc/self/exe").parent_path();
+    const std::string inside = "cd '" + directory.path() + "' && ";
+    for (const char* name : {"sourced", "libshop.so"}) {
+        if (fs::exists(folder / name)) fs::create_symlink(folder / name, directory.file(name));
+    }
+    const std::string demo = "'" + (folder / "retail").string() + "' --lines 2000 --db retail.db >/dev/null 2>&1";
+    REQUIRE(std::system((inside + demo).c_str()) == 0);
+
+    std::size_t count = 0;
+    for (const auto& listing : listings(read("README.md"))) {
+        if (listing.language != "console") continue;
+        for (auto& step : steps_of(listing.lines)) {
+            const std::string& command = step.command;
+            Lines& shown = step.shown;
+            if (command.starts_with("cd ")) continue;
+            if (command.find("libshop.so") != std::string::npos && !fs::exists(directory.file("libshop.so"))) continue;
+            CAPTURE(command);
+            REQUIRE(command.starts_with("./sourced "));
+            const std::string printed = directory.file("printed");
+            CHECK(std::system((inside + "LC_ALL=C.UTF-8 " + command + " >'" + printed + "'").c_str()) == 0);
+            std::ifstream file(printed);
+            std::vector<std::string> shapes;
+            for (std::string line; std::getline(file, line);) shapes.push_back(shape_of(line));
+            const bool whole = shown.empty() || shown.back() != "...";
+            if (!whole) shown.pop_back();
+            if (whole) CHECK(shapes.size() == shown.size());
+            for (std::size_t i = 0; i < std::min(shown.size(), shapes.size()); ++i) {
+                CHECK(shapes[i] == shape_of(shown[i]));
+            }
+            CHECK(shapes.size() >= shown.size());
+            ++count;
+        }
+    }
+    CHECK(count > 3);
 }

@@ -368,6 +368,8 @@ TEST_CASE("Retail: a small file ends in the numbers that a person would count") 
     Run run(folder, {"--input", input, "--db", folder / "db"});
     CHECK_MESSAGE(run.status() == 0, run.out(), run.err());
     CHECK(run.out().find("3 invoices, 1 of them cancellations; 1 customers") != std::string::npos);
+    CHECK(run.out().find("\nLook into it: ") != std::string::npos);
+    CHECK(run.out().ends_with("sourced " + (folder / "db") + "\n"));
     CHECK(contents(folder / "db")
               .ends_with("invoice-536365|2|22090|0|\ninvoice-536366|1|3395|0|\ninvoice-C536367|1|-3395|1|\n"
                          "France|{\"lines\":1,\"total\":3395}|1|1|\nUnited Kingdom|{\"lines\":3,\"total\":18695}|1|1|\n"

@@ -98,6 +98,17 @@ std::uintmax_t size_on_disk(const std::string& db) {
     return fs::file_size(db) + (fs::exists(db + "-wal") ? fs::file_size(db + "-wal") : 0);
 }
 
+fs::path program_folder() { return fs::canonical("/proc/self/exe").parent_path(); }
+
+/// As it is typed by who stands in this folder.
+std::string typed(const fs::path& path) {
+    const auto near = fs::absolute(path).lexically_proximate(fs::current_path()).string();
+    const std::string text = near.starts_with("..") ? path.string() : near.find('/') == near.npos ? "./" + near : near;
+    constexpr const char* safe = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-./";
+    const bool plain = text.find_first_not_of(safe) == text.npos;
+    return plain ? text : "'" + printable(text) + "'";
+}
+
 void show_warning(const sourced::LogRecord& record) {
     if (record.level >= sourced::Level::warning) std::cerr << "retail: " + printable(record.text) + "\n";
 }
@@ -166,6 +177,9 @@ int replay(const Settings& settings) {
     const bool whole = settings.most_records == all_records;
     if (shipped && whole) check.against_the_shipped_file(books, messages);
     check.print(shipped && whole);
+    if (const auto inspector = program_folder() / "sourced"; fs::exists(inspector)) {
+        std::cout << "Look into it: " << typed(inspector) << ' ' << typed(settings.db) << std::endl;
+    }
     if (input.malformed() > 0) say("malformed lines that were skipped: " + grouped(input.malformed()));
     return !check.passed() ? failed : input.malformed() > 0 ? skipped : complete;
 }
@@ -174,9 +188,8 @@ int replay(const Settings& settings) {
 
 int main(int argc, char** argv) {
     // The compiler was told this source file's place, in full or as seen from the build folder.
-    const auto program_folder = fs::canonical("/proc/self/exe").parent_path();
-    const auto source_folder = fs::weakly_canonical(program_folder / __FILE__).parent_path();
-    Settings settings{.input = source_folder / "online-retail.csv.xz", .db = program_folder / "retail.db"};
+    const auto source_folder = fs::weakly_canonical(program_folder() / __FILE__).parent_path();
+    Settings settings{.input = source_folder / "online-retail.csv.xz", .db = program_folder() / "retail.db"};
 
     CLI::App cli("Replays a shop's order lines through actors and read models.", "retail");
     cli.add_option("--input", settings.input, "Order lines as CSV, plain or .xz")->capture_default_str();

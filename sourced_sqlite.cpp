@@ -3940,12 +3940,15 @@ private:
     /// size. Not one as far from the next as all others are: commands and events may take turns. Gives how many.
     template <class Look>
     static std::int64_t sample(std::int64_t from, std::int64_t to, std::int64_t count, const Look& look) {
-        const std::int64_t size = std::max<std::int64_t>((to - from + 1) / count, 1);
+        const std::int64_t all = to - from + 1;
         std::mt19937_64 random(0);
         std::int64_t looked = 0;
-        for (std::int64_t part = from; part <= to; part += size, ++looked) {
-            const std::int64_t in_part = std::min(size, to - part + 1);
-            look(part + static_cast<std::int64_t>(random() % static_cast<std::uint64_t>(in_part)));
+        for (std::int64_t part = 0; part < count; ++part) {
+            const std::int64_t first = from + all * part / count;
+            const std::int64_t size = from + all * (part + 1) / count - first;
+            if (size <= 0) continue;
+            look(first + static_cast<std::int64_t>(random() % static_cast<std::uint64_t>(size)));
+            ++looked;
         }
         return looked;
     }

@@ -1,4 +1,5 @@
 // How groups get through the log, and what can be done about those that do not: groups, workers.
+#include "groups.hpp"
 #include "inspector.hpp"
 #include "times.hpp"
 
@@ -79,12 +80,37 @@ void write_offset(Json& json, const OffsetInfo& offset) {
     json.field("owner", offset.owner).field("pid", offset.owner_pid).end();
 }
 
-/// The fields of a group, inside of an object.
+// ---- groups ---------------------------------------------------------------------
+
+/// What is to be said of a group beside its numbers.
+std::string note_on(const Output& out, const GroupInfo& group) {
+    std::string note;
+    const auto add = [&](const std::string& text) { note += (note.empty() ? "" : "; ") + text; };
+    if (group.rebuild) add("rebuild " + percent(*group.rebuild));
+    if (group.replay) add("replay " + percent(*group.replay));
+    if (!group.active && !group.error_type.empty()) add(error_of(group.error_type, group.error_text));
+    else if (!group.active) add(group.reason.empty() ? "no reason was given" : printable(group.reason));
+    if (group.next_retry) {
+        add("next retry " + out.time(*group.next_retry) +
+            (group.retry_error.empty() ? "" : ", " + printable(group.retry_error)));
+    } else if (group.active && group.last_error) {
+        add(error_of(group.last_error->error_type, group.last_error->error_text));
+    }
+    return note;
+}
+
+std::string lag_text(const GroupInfo& group) {
+    return (group.lag_estimated && group.lag > 0 ? "~" : "") + grouped(group.lag);
+}
+
+}  // namespace
+
 void write_group(Json& json, const GroupInfo& group) {
     json.field("group", group.name).field("status", status_text(group)).field("active", group.active);
     json.field("reason", group.reason).field("changed_at", group.changed_at);
     write_error(json, group.error_type, group.error_text, group.error_position);
-    json.field("lag", group.lag).field("lag_seconds", seconds(group.lag_time)).field("estimated", group.estimated);
+    json.field("lag", group.lag).field("lag_seconds", seconds(group.lag_time));
+    json.field("lag_estimated", group.lag_estimated).field("estimated", group.estimated);
     json.field("retrying", group.retrying).field("next_retry", group.next_retry).field("parked", group.parked);
     json.field("skipped", group.skipped).key("last_error");
     if (group.last_error) write_offset(json, *group.last_error);
@@ -108,28 +134,23 @@ void write_group(Json& json, const GroupInfo& group) {
     }
 }
 
-// ---- groups ---------------------------------------------------------------------
-
-/// What is to be said of a group beside its numbers.
-std::string note_on(const Output& out, const GroupInfo& group) {
-    std::string note;
-    const auto add = [&](const std::string& text) { note += (note.empty() ? "" : "; ") + text; };
-    if (group.rebuild) add("rebuild " + percent(*group.rebuild));
-    if (group.replay) add("replay " + percent(*group.replay));
-    if (!group.active && !group.error_type.empty()) add(error_of(group.error_type, group.error_text));
-    else if (!group.active) add(group.reason.empty() ? "no reason was given" : printable(group.reason));
-    if (group.next_retry) {
-        add("next retry " + out.time(*group.next_retry) +
-            (group.retry_error.empty() ? "" : ", " + printable(group.retry_error)));
-    } else if (group.active && group.last_error) {
-        add(error_of(group.last_error->error_type, group.last_error->error_text));
+void print_groups(Output& out, const std::vector<GroupInfo>& groups) {
+    constexpr std::size_t bar_columns = 10;
+    std::int64_t most = 1;
+    for (const auto& group : groups) most = std::max(most, group.lag);
+    Table table({{"group"}, {"status"}, {"lag", Table::right}, {""}, {"behind", Table::right},
+                 {"retries", Table::right}, {"parked", Table::right}, {"skipped", Table::right}, {"note"}});
+    for (const auto& group : groups) {
+        const double share = static_cast<double>(group.lag) / static_cast<double>(most);
+        table.row({printable(group.name), out.paint(style_of(group), status_text(group)), lag_text(group),
+                   group.lag > 0 ? out.bar(share, bar_columns) : "",
+                   group.lag > 0 ? duration_text(group.lag_time) : "-", number_or_dash(group.retrying),
+                   number_or_dash(group.parked), number_or_dash(group.skipped), note_on(out, group)});
     }
-    return note;
+    table.print(out);
 }
 
-std::string lag_text(const GroupInfo& group) {
-    return (group.estimated && group.lag > 0 ? "~" : "") + grouped(group.lag);
-}
+namespace {
 
 Exit list_groups(Context& context) {
     const Stats stats = context.look().stats();
@@ -148,19 +169,7 @@ Exit list_groups(Context& context) {
         out.line("no groups");
         return Exit::ok;
     }
-    constexpr std::size_t bar_columns = 10;
-    std::int64_t most = 1;
-    for (const auto& group : stats.groups) most = std::max(most, group.lag);
-    Table table({{"group"}, {"status"}, {"lag", Table::right}, {""}, {"behind", Table::right},
-                 {"retries", Table::right}, {"parked", Table::right}, {"skipped", Table::right}, {"note"}});
-    for (const auto& group : stats.groups) {
-        const double share = static_cast<double>(group.lag) / static_cast<double>(most);
-        table.row({printable(group.name), out.paint(style_of(group), status_text(group)), lag_text(group),
-                   group.lag > 0 ? out.bar(share, bar_columns) : "",
-                   group.lag > 0 ? duration_text(group.lag_time) : "-", number_or_dash(group.retrying),
-                   number_or_dash(group.parked), number_or_dash(group.skipped), note_on(out, group)});
-    }
-    table.print(out);
+    print_groups(out, stats.groups);
     return Exit::ok;
 }
 
@@ -259,7 +268,7 @@ void print_facts(Output& out, const GroupInfo& group, std::int64_t head) {
     constexpr std::size_t bar_columns = 20;
     const double handled = head > 0 ? 1 - static_cast<double>(group.lag) / static_cast<double>(head) : 1;
     fact("handled", "[" + out.bar(handled, bar_columns) + "] of the log");
-    fact("lag", group.lag == 0 ? "none" : count_text(group.lag, "message", group.estimated) + ", the oldest " +
+    fact("lag", group.lag == 0 ? "none" : count_text(group.lag, "message", group.lag_estimated) + ", the oldest " +
                                               duration_text(group.lag_time) + " old");
     fact("offsets", group.streams == 0 ? "none yet"
                                        : count_text(group.streams, "stream", group.estimated) + ", from " +
@@ -405,7 +414,8 @@ Exit start_group(Context& context, const ChangeOptions& options) {
     const Stats stats = context.look().stats();
     const GroupInfo& group = find_group(context, stats, options.group);
     std::string plan = "Start group " + in_quotes(group.name) + " where it stopped, " +
-                       count_text(group.lag, "message", group.estimated) + " behind; retries come at once, parked " +
+                       count_text(group.lag, "message", group.lag_estimated) +
+                       " behind; retries come at once, parked " +
                        "streams stay parked.";
     if (group.active) plan += "\nIt is active already: only its retries come at once.";
     context.confirm(plan);
@@ -575,7 +585,7 @@ struct ResetOptions {
 
 Exit skip_to_end(Context& context, const GroupInfo& group, const ResetOptions& options, std::int64_t head) {
     std::string plan = "Group " + in_quotes(group.name) + " leaves behind all that it has open up to position " +
-                       grouped(head) + ": " + count_text(group.lag, "message", group.estimated) +
+                       grouped(head) + ": " + count_text(group.lag, "message", group.lag_estimated) +
                        " that it will never handle.\nA later reset passes them as replays: no command, reaction or " +
                        "other effect comes of them then either.";
     if (group.retrying + group.parked > 0) {

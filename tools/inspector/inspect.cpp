@@ -172,8 +172,17 @@ private:
                                           (path.empty() ? "" : " ") + "--help");
         }
     }
-    /// CLI11's text, said as the others are: "Could not convert: --limit = many".
+    /// CLI11's text, said as the others are: "Could not convert: --limit = many", or "--limit: Value -1 not in range
+    /// 0.000000 to" the largest double.
     static std::string reworded(const std::string& text) {
+        const std::string_view value = ": Value ";
+        const auto found = text.find(value);
+        const auto range = text.find(" not in range 0.000000 to ");
+        if (found != std::string::npos && range != std::string::npos && found < range) {
+            const std::string given = text.substr(found + value.size(), range - found - value.size());
+            const std::string wanted = given.starts_with('-') ? "a number that is not negative" : "a number";
+            return text.substr(0, found) + " takes " + wanted + ", not '" + given + "'";
+        }
         const std::string begin = "Could not convert: ";
         const auto equals = text.find(" = ");
         if (!text.starts_with(begin) || equals == std::string::npos) return text;

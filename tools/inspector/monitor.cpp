@@ -57,7 +57,7 @@ void judge(Report& report, const GroupInfo& group, const CheckOptions& options, 
     }
     if (group.parked > 0) found(Severity::critical, "has " + count_text(group.parked, "parked stream"));
     if (options.max_lag >= 0 && group.lag > options.max_lag) {
-        found(Severity::warning, "is " + count_text(group.lag, "message", group.estimated) + " behind, more than " +
+        found(Severity::warning, "is " + count_text(group.lag, "message", group.lag_estimated) + " behind, more than " +
                                      grouped(options.max_lag));
     }
     if (max_age && group.lag > 0 && group.lag_time > *max_age) {
@@ -141,7 +141,7 @@ void write_report(Json& json, const Report& report) {
     for (const auto& group : report.groups) {
         json.begin().field("group", group.name).field("active", group.active).field("lag", group.lag);
         json.field("lag_seconds", std::chrono::duration<double>(group.lag_time).count());
-        json.field("estimated", group.estimated).field("retrying", group.retrying);
+        json.field("lag_estimated", group.lag_estimated).field("retrying", group.retrying);
         json.field("parked", group.parked).end();
     }
     json.end_array().end();

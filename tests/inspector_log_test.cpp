@@ -57,6 +57,9 @@ public:
         return *this;
     }
 
+    void close() { store_.reset(); }
+    void reopen() { store_ = open_store(options()); }
+
     [[nodiscard]] std::string file() const { return directory_.file("shop.db"); }
     [[nodiscard]] std::int64_t head() const { return static_cast<std::int64_t>(messages_.size()); }
     [[nodiscard]] const Messages& messages() const { return messages_; }
@@ -459,6 +462,22 @@ TEST_CASE("tail: -f passes over what is not wanted, and waits for a stream that 
     const auto ran = tail.end();
     CHECK(ran.status == 130);
     check_equal(ran.out, {wanted});
+}
+
+TEST_CASE("tail: -f on a file that nobody has open shows what the next one appends, and the one after that") {
+    Shop shop;
+    shop.fill();
+    shop.close();
+    Program tail({shop.file(), "tail", "-f", "-n", "1", "-o", "jsonl"});
+    CHECK(tail.wait_for_out("\"position\":6"));
+    for (int i = 7; i < 9; ++i) {
+        shop.reopen();
+        shop.add("cart-1", Kind::event, "cart.item_added", "{}");
+        shop.close();
+        CHECK(tail.wait_for_out("\"position\":" + std::to_string(i)));
+    }
+    tail.signal(SIGINT);
+    CHECK(tail.end().status == 130);
 }
 
 TEST_CASE("tail: -f ends quietly when nobody reads any more, also when nothing comes") {

@@ -2840,8 +2840,8 @@ struct VerifyOptions {
     /// Ids that were acknowledged to somebody who kept them outside the file.
     std::vector<Id> acknowledged{};
     std::size_t limit = 100;  ///< stop after so many violations
-    /// Called every few thousand messages, and at the end with done == total. What it throws ends the check and
-    /// passes on.
+    /// Called every few thousand messages, and at the end with done == total, unless `limit` ends it. What it throws
+    /// ends the check and passes on.
     std::function<void(std::int64_t done, std::int64_t total)> progress{};
     /// Called a few times a second while integrity_check runs, on this thread, with how long it has been running:
     /// SQLite does not tell how far it is. What it throws ends the check and passes on.

@@ -3,6 +3,8 @@
 #include <fcntl.h>
 #include <locale.h>
 #include <spawn.h>
+#include <rapidjson/memorystream.h>
+#include <rapidjson/reader.h>
 #include <sys/ioctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -14,6 +16,7 @@
 #include <cctype>
 #include <cmath>
 #include <csignal>
+#include <cstddef>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -56,22 +59,29 @@ std::string hex(std::uint32_t value, int digits) {
     return text.data();
 }
 
-/// JSON text with the characters escaped that no terminal should see; they stand inside of strings only.
-std::string safe_json(std::string_view json) {
-    std::string safe;
-    safe.reserve(json.size());
-    for (std::size_t at = 0; at < json.size();) {
-        const auto found = code_point(json, at);
-        if (!found) {
-            safe += "\\ufffd";
-            ++at;
-            continue;
-        }
-        if (found->value >= 0x7F && is_unsafe(found->value)) safe += "\\u" + hex(found->value, 4);
-        else safe += json.substr(at, found->bytes);
-        at += found->bytes;
-    }
-    return safe;
+/// Nothing but printable ASCII.
+bool is_plain(std::string_view text) {
+    return std::all_of(text.begin(), text.end(), [](char c) { return c >= 0x20 && c < 0x7F; });
+}
+
+/// What breaks a line, or stands in JSON between its parts only.
+bool breaks_lines(char c) { return static_cast<unsigned char>(c) < 0x20; }
+
+bool is_json(std::string_view text) {
+    if (text.empty()) return false;
+    // Iterative: how deep it is nested is its own affair. Numbers as text: none is too large.
+    constexpr unsigned checking = rapidjson::kParseIterativeFlag | rapidjson::kParseNumbersAsStringsFlag;
+    rapidjson::MemoryStream stream(text.data(), text.size());
+    rapidjson::Reader reader;
+    rapidjson::BaseReaderHandler<> ignore;
+    return !reader.Parse<checking>(stream, ignore).IsError();
+}
+
+/// Whether JSON can be found again byte for byte in a line that Output writes.
+bool stays_as_it_is(std::string_view json) {
+    if (is_plain(json)) return json.front() != ' ' && json.back() != ' ';
+    return std::none_of(json.begin(), json.end(), breaks_lines) && json.front() != ' ' && json.back() != ' ' &&
+           safe_json(json) == json;
 }
 
 /// How many characters have to be put in, taken out, changed, or swapped with their neighbour.
@@ -158,6 +168,33 @@ std::string one_decimal(double value, const char* unit) {
 }  // namespace
 
 // ---- Text ---------------------------------------------------------------------
+
+bool is_utf8(std::string_view text) {
+    for (std::size_t at = 0; at < text.size();) {
+        const auto found = code_point(text, at);
+        if (!found) return false;
+        at += found->bytes;
+    }
+    return true;
+}
+
+std::string safe_json(std::string_view json) {
+    if (is_plain(json)) return std::string(json);
+    std::string safe;
+    safe.reserve(json.size());
+    for (std::size_t at = 0; at < json.size();) {
+        const auto found = code_point(json, at);
+        if (!found) {
+            safe += "\\ufffd";
+            ++at;
+            continue;
+        }
+        if (found->value >= 0x7F && is_unsafe(found->value)) safe += "\\u" + hex(found->value, 4);
+        else safe += json.substr(at, found->bytes);
+        at += found->bytes;
+    }
+    return safe;
+}
 
 std::string printable(std::string_view text) {
     std::string shown;
@@ -369,16 +406,40 @@ std::vector<std::string> pretty(std::string_view json) {
     return lines;
 }
 
-void write_message(Json& json, const Message& message) {
-    json.begin().field("position", message.position).field("stream", message.stream).field("seq", message.seq);
-    json.field("type", message.type).field("kind", message.kind == Kind::command ? "command" : "event");
+Json& Json::text_field(std::string_view name, std::string_view content) {
+    if (is_plain(content) || is_utf8(content)) return key(name).value(content);
+    const auto* const bytes = reinterpret_cast<const std::byte*>(content.data());
+    return key(std::string(name) + "_base64").raw(encode(std::vector<std::byte>(bytes, bytes + content.size())));
+}
+Json& Json::json_field(std::string_view name, std::string_view content, Bytes bytes) {
+    if (!is_json(content) || (bytes == Bytes::all && !stays_as_it_is(content))) {
+        return text_field(std::string(name) + "_text", content);
+    }
+    key(name);
+    if (std::none_of(content.begin(), content.end(), breaks_lines)) return raw(content);
+    std::string in_one_line(content);
+    std::replace_if(in_one_line.begin(), in_one_line.end(), breaks_lines, ' ');
+    return raw(in_one_line);
+}
+Json& Json::time_field(std::string_view name, Time content) {
+    constexpr Time first = std::chrono::sys_days(std::chrono::year(0) / 1 / 1);
+    constexpr Time last = std::chrono::sys_days(std::chrono::year(10'000) / 1 / 1);
+    if (content >= first && content < last) return field(name, content);
+    return field(name, static_cast<std::int64_t>(content.time_since_epoch().count()));
+}
+void Json::clear() {
+    buffer_.Clear();
+    writer_.Reset(buffer_);
+}
+
+void write_message(Json& json, const Message& message, Bytes bytes) {
+    json.begin().field("position", message.position).text_field("stream", message.stream).field("seq", message.seq);
+    json.text_field("type", message.type).field("kind", message.kind == Kind::command ? "command" : "event");
     json.field("schema", message.schema).field("id", message.id).field("causation", message.causation);
-    json.field("correlation", message.correlation).field("recorded_at", message.recorded_at);
-    json.field("occurred_at", message.occurred_at);
-    json.key("metadata").raw(message.metadata.json());
-    json.key("payload");
-    if (message.erased_at) json.null().field("erased_at", *message.erased_at);
-    else json.raw(message.payload);
+    json.field("correlation", message.correlation).time_field("recorded_at", message.recorded_at);
+    json.time_field("occurred_at", message.occurred_at).json_field("metadata", message.metadata.json(), bytes);
+    if (message.erased_at) json.key("payload").null().time_field("erased_at", *message.erased_at);
+    else json.json_field("payload", message.payload, bytes);
     json.end();
 }
 
@@ -578,10 +639,21 @@ Progress::Progress(std::string unit) : unit_(std::move(unit)) {
     shown_ = began_;  // what is done at once needs no bar
 }
 
-void Progress::show(std::int64_t done, std::int64_t total) {
+bool Progress::due() {
     using namespace std::chrono_literals;
-    if (Clock::now() - shown_ < (terminal_ ? Clock::duration(100ms) : Clock::duration(5s))) return;
+    if (Clock::now() - shown_ < (terminal_ ? Clock::duration(100ms) : Clock::duration(5s))) return false;
     shown_ = Clock::now();
+    return true;
+}
+
+void Progress::say(const std::string& text) {
+    if (!due()) return;
+    visible_ = terminal_;
+    std::fputs((terminal_ ? "\r" + text + "\x1b[K" : text + "\n").c_str(), stderr);
+}
+
+void Progress::show(std::int64_t done, std::int64_t total) {
+    if (!due()) return;
     const double share = total > 0 ? std::clamp(static_cast<double>(done) / static_cast<double>(total), 0.0, 1.0) : 0;
     const double rate = static_cast<double>(done) / std::max(0.001, seconds());
     std::string text = grouped(done) + " " + unit_ + "  " + grouped(static_cast<std::int64_t>(rate)) + "/s";

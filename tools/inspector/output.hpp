@@ -24,6 +24,10 @@ namespace sourced::inspector {
 [[nodiscard]] std::string printable(std::string_view text);
 /// Columns that printable text takes; wide and combining characters count as they are shown.
 [[nodiscard]] std::size_t width_of(std::string_view text);
+/// Whether all of it is UTF-8.
+[[nodiscard]] bool is_utf8(std::string_view text);
+/// JSON text with the characters escaped that no terminal should see; they stand inside of strings only.
+[[nodiscard]] std::string safe_json(std::string_view json);
 /// At most so many columns, the last of them an ellipsis when something was cut.
 [[nodiscard]] std::string shortened(const std::string& text, std::size_t columns);
 
@@ -46,6 +50,12 @@ namespace sourced::inspector {
 [[nodiscard]] std::string iso_text(Time time);
 
 // ---- JSON ---------------------------------------------------------------------
+
+/// How JSON inside of JSON is to be found again.
+enum class Bytes {
+    meant,  ///< by what it means: white space and escapes may differ
+    all     ///< byte for byte
+};
 
 /// Writes one JSON text.
 ///
@@ -76,6 +86,17 @@ public:
     Json& null();
     /// Valid JSON text as it is.
     Json& raw(std::string_view json);
+    /// Text of which every byte shall be found again: as base64 under `<name>_base64` when it is no UTF-8.
+    Json& text_field(std::string_view name, std::string_view content);
+    /// Text that should be JSON: as a string under `<name>_text` when it is not, or would not be found again as `bytes`
+    /// asks for.
+    Json& json_field(std::string_view name, std::string_view content, Bytes bytes);
+    /// A time; where no calendar reaches, as microseconds since 1970.
+    Json& time_field(std::string_view name, Time content);
+
+    /// Begins anew, in the same memory.
+    void clear();
+    [[nodiscard]] bool complete() const { return writer_.IsComplete(); }
 
     template <class T>
     Json& field(std::string_view name, const T& content) {
@@ -98,8 +119,9 @@ private:
 [[nodiscard]] std::vector<std::string> pretty(std::string_view json);
 
 /// A message as all commands give it: position, stream, seq, type, kind, schema, id, causation, correlation,
-/// recorded_at, occurred_at, metadata, payload (null when erased), erased_at when it was.
-void write_message(Json& json, const Message& message);
+/// recorded_at, occurred_at, metadata, payload (null when erased), erased_at when it was; see tools/README.md for what
+/// cannot be written like this.
+void write_message(Json& json, const Message& message, Bytes bytes = Bytes::meant);
 
 // ---- Where it goes ------------------------------------------------------------
 
@@ -214,12 +236,16 @@ public:
 
     /// `total` 0: nobody knows. Cheap when nothing new is to be shown.
     void show(std::int64_t done, std::int64_t total);
+    /// What there is to say where nothing can be counted.
+    void say(const std::string& text);
     /// Takes the bar away, so that something else can be said.
     void clear();
     [[nodiscard]] double seconds() const;
 
 private:
     using Clock = std::chrono::steady_clock;
+
+    [[nodiscard]] bool due();
 
     std::string unit_;
     Clock::time_point began_ = Clock::now();

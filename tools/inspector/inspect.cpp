@@ -94,6 +94,8 @@ public:
         add_groups(commands);
         add_schedule(commands);
         add_check(commands);
+        add_transfer(commands);
+        add_care(commands);
         for (CLI::App* command : cli.get_subcommands({})) one_value_each(*command);
     }
 

@@ -143,6 +143,8 @@ void add_flow(Commands& commands);         // flow
 void add_groups(Commands& commands);       // groups, workers
 void add_schedule(Commands& commands);     // scheduled
 void add_check(Commands& commands);        // check
+void add_transfer(Commands& commands);     // export, import
+void add_care(Commands& commands);         // verify, backup, checkpoint
 
 /// The commands of the program in the sections of the help.
 [[nodiscard]] std::vector<std::pair<std::string, std::vector<const CLI::App*>>> sections(const CLI::App& program);

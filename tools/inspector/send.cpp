@@ -208,11 +208,12 @@ void add_send(Commands& commands) {
          "this returns; whoever works on the file handles it."},
         send);
     command.add_option("TYPE", options.type, "The command's type")->required();
-    command.add_option("--stream", options.stream, "The stream that it goes to")->required();
-    command.add_option("--json", options.json, "The payload; - reads it from stdin")->required();
-    command.add_option("--metadata", options.metadata, "A JSON object of facts about it: who, from where");
-    command.add_option("--at", options.at, "Enters the log at a time, not now");
-    command.add_option("--in", options.in, "Enters the log so long after now");
+    command.add_option("--stream", options.stream, "The stream that it goes to")->required()->type_name("STREAM");
+    command.add_option("--json", options.json, "The payload; - reads it from stdin")->required()->type_name("JSON");
+    command.add_option("--metadata", options.metadata, "A JSON object of facts about it: who, from where")
+        ->type_name("JSON");
+    command.add_option("--at", options.at, "Enters the log at this time, not now")->type_name("TIME");
+    command.add_option("--in", options.in, "Enters the log so long after now")->type_name("DURATION");
     command.add_flag("--dry-run", options.dry_run, "Only checks it");
 }
 

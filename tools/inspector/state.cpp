@@ -430,9 +430,10 @@ void add_state(Commands& commands) {
          "seq, or a time: 2026-05-17T14:30:00Z, 14:30, '2h ago'."},
         show_state);
     command.add_option("ID", options.stream, "The stream")->required();
-    command.add_option("--actor", options.actor, "The actor or event-sourced projector; needed where several fold it");
-    command.add_option("--at", options.at, "As of a seq or a time, instead of now");
-    command.add_option("--diff", options.diff, "What changed between two seqs or times")->expected(2);
+    command.add_option("--actor", options.actor, "The actor or event-sourced projector, where several fold it")
+        ->type_name("GROUP");
+    command.add_option("--at", options.at, "As of this point, instead of now")->type_name("POINT");
+    command.add_option("--diff", options.diff, "What changed between two points")->expected(2)->type_name("POINT");
     command.add_flag("--steps", options.steps, "Every message with what it changed, up to --at");
 }
 

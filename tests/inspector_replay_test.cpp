@@ -168,7 +168,8 @@ TEST_CASE("replay: one stream of a read model comes again alone") {
 TEST_CASE("replay: Ctrl-C ends it well and says how to go on, and --resume does") {
     const Tills tills;
     const std::string before = tills.rows("totals");
-    Program program(tills.arguments({"replay", "--group", "totals", "--yes", "--rate", "0.5"}), {}, "replayed");
+    Program program(tills.arguments({"replay", "--group", "totals", "--yes", "--rate", "0.5", "--until", "1000000"}), {},
+                    "replayed");
     const auto store = tills.open();
     const auto limit = std::chrono::steady_clock::now() + 60s;
     while (!store->stats().group("totals").replay || tills.rows("totals").empty()) {
@@ -179,7 +180,7 @@ TEST_CASE("replay: Ctrl-C ends it well and says how to go on, and --resume does"
     CHECK(ran.status == 130);
     CHECK(has(ran.out, "open, for the workers\n"));
     CHECK(has(ran.err, "sourced: interrupted; the group goes on with its next worker, or with\n  sourced " +
-                           tills.file() + " replay --group totals --resume --rate 0.5\n"));
+                           tills.file() + " replay --group totals --resume --until 24 --rate 0.5\n"));
     CHECK(tills.rows("totals") != before);
     for (const auto& offset : store->offsets("totals", {.all = true})) CHECK(offset.owner == 0);
     const auto rest = tills.replay("totals", {"--yes", "--resume"});
@@ -199,6 +200,22 @@ TEST_CASE("replay: where the group cannot go on it ends with a failure and says 
     CHECK(again.status == 1);
     CHECK(again.err == "sourced: group 'totals' is stopped: 14 is too much; start it first: sourced " + tills.file() +
                            " groups start totals\n");
+}
+
+TEST_CASE("replay: a group that handles more in the file than the application does is left to another") {
+    const Tills tills;
+    tills.open()->register_group({"totals", {"till.added", "till.counted"}, {}});
+    const std::string file = tills.file().substr(0, tills.file().size() - 8) + "it's.db";
+    std::filesystem::copy(tills.file(), file);
+    const auto ran = Program({file, "replay", "--group", "totals", "--yes"}, {}, "replayed").end();
+    CHECK(ran.status == 1);
+    CHECK(ran.err == "sourced: group 'totals' handles 'till.counted' in '" + file +
+                         "', and this application's 'totals' does not: run it with the application that does\n");
+    tills.open()->stop_group("history", "enough");
+    std::filesystem::copy(tills.file(), file, std::filesystem::copy_options::overwrite_existing);
+    const auto stopped = Program({file, "replay", "--group", "history"}, {}, "replayed").end();
+    CHECK(has(stopped.err, "it's.db' groups start") == false);
+    CHECK(has(stopped.err, "it'\\''s.db' groups start history\n"));
 }
 
 TEST_CASE("replay: it says when others work on the file") {
@@ -252,7 +269,7 @@ TEST_CASE("replay: what is asked for in a wrong way is refused with a sentence, 
     CHECK(has(none.err, "this needs the types of an application"));
     const support::TemporaryDirectory directory;
     { const auto store = sourced::open_store({.path = directory.file("empty.db")}); }
-    const auto empty = Program({directory.file("empty.db"), "replay", g, "totals", "--until", "1"}, {}, "replayed").end();
+    const auto empty = Program({directory.file("empty.db"), "replay", g, "totals"}, {}, "replayed").end();
     CHECK(empty.status == 2);
     sourced::open_store({.path = directory.file("empty.db")})->append("s", {Message(Added{1})});
     const auto fresh = Program({directory.file("empty.db"), "replay", g, "totals"}, {}, "replayed").end();
@@ -370,6 +387,23 @@ TEST_CASE("work: it handles what is open and what comes until a signal, and ends
     }
     CHECK(store->log({.types = {"till.added"}}).size() == 3);
     for (const auto& worker : store->workers()) CHECK(worker.claims == 0);
+}
+
+TEST_CASE("work, replay: the plain program does both with an application from a library") {
+    const std::string library = Program::folder() + "/libinspected.so";
+    if (!std::filesystem::exists(library)) return;  // a build without shared libraries
+    const support::TemporaryDirectory directory;
+    const auto store = sourced::open_store({.path = directory.file()});
+    Program program({"--app", library, directory.file(), "work"});
+    REQUIRE(program.wait_for_err("Ctrl-C ends it.\n"));
+    program.signal(SIGTERM);
+    const auto ran = program.end();
+    CHECK(ran.status == 0);
+    CHECK(has(ran.err, "with 2 workers for\n  cart\n"));
+    CHECK(store->stats().group("cart").active);
+    store->append("s", {support::message(sourced::Kind::event, "note.taken")});
+    CHECK(inspect({"--app", library, directory.file(), "replay", "-g", "mailer", "--yes"}).out.starts_with(
+        "passed 1 message through 'mailer' in "));
 }
 
 TEST_CASE("work: what the engine warns of is said as it may stand on a terminal") {

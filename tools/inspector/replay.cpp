@@ -7,7 +7,9 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cctype>
 #include <cmath>
+#include <cstring>
 #include <filesystem>
 #include <iostream>
 #include <limits>
@@ -89,10 +91,21 @@ const GroupInfo* find_group(const Stats& stats, std::string_view name) {
     return found == stats.groups.end() ? nullptr : &*found;
 }
 
-/// How the command is called again.
+/// A word as a shell takes it.
+std::string word(const std::string& text) {
+    const auto plain = [](const char c) {
+        return std::isalnum(static_cast<unsigned char>(c)) || std::strchr("_./:@%+,-", c);
+    };
+    if (!text.empty() && std::all_of(text.begin(), text.end(), plain)) return text;
+    std::string quoted = "'";
+    for (const char c : printable(text)) quoted += c == '\'' ? "'\\''" : std::string(1, c);
+    return quoted + "'";
+}
+
+/// How the program is called again.
 std::string called(const Context& context, const std::string& rest) {
-    return "sourced " + (context.library.empty() ? "" : "--app " + printable(context.library) + " ") +
-           printable(context.file()) + " " + rest;
+    return "sourced " + (context.library.empty() ? "" : "--app " + word(context.library) + " ") + word(context.file()) +
+           " " + rest;
 }
 
 // ---- replay -------------------------------------------------------------------------
@@ -200,7 +213,9 @@ std::string others_text(Context& context) {
            "): if so with this group, they take their share of it, at their own speed and beyond --until.";
 }
 
-const GroupInfo& group_in_file(Context& context, const Stats& stats, const std::string& name) {
+/// The group, if this application can run it.
+const GroupInfo& group_in_file(Context& context, const Stats& stats, const Definition& definition) {
+    const std::string& name = definition.name;
     const GroupInfo* group = find_group(stats, name);
     if (!group) {
         throw Failed(Exit::not_found, "group '" + name + "' is not in '" + context.file() +
@@ -208,7 +223,13 @@ const GroupInfo& group_in_file(Context& context, const Stats& stats, const std::
     }
     if (!group->active) {
         throw Failed(Exit::failure, "group '" + name + "' is stopped: " + group->reason + "; start it first: " +
-                                        called(context, "groups start " + printable(name)));
+                                        called(context, "groups start " + word(name)));
+    }
+    for (const auto& type : group->types) {
+        if (definition.handles(type)) continue;
+        throw Failed(Exit::failure, "group '" + name + "' handles '" + type + "' in '" + context.file() +
+                                        "', and this application's '" + name +
+                                        "' does not: run it with the application that does");
     }
     return *group;
 }
@@ -224,8 +245,8 @@ Plan plan_of(Context& context, const Definition& definition, const GroupInfo& gr
     const std::string speed = range.rate > 0 ? "at " + options.rate + " messages/s" : "as fast as it goes";
     if (options.resume) {
         plan.messages = group.lag;
-        plan.text = "Go on with group " + in_quotes(group.name) + " up to " + place_text(context, range.until) + ", " + speed +
-                    ":\n  " + count_text(group.lag, "message", group.estimated) + " are open, all in all";
+        plan.text = "Go on with group " + in_quotes(group.name) + " up to " + place_text(context, range.until) + ", " +
+                    speed + ":\n  " + count_text(group.lag, "message", group.estimated) + " are open, all in all";
         if (group.replay) plan.text += "; it is passing messages again since its last reset";
         plan.text += ".";
     } else {
@@ -237,12 +258,13 @@ Plan plan_of(Context& context, const Definition& definition, const GroupInfo& gr
         plan.messages = std::max<std::int64_t>(all.messages - left, 0);
         plan.text = "Replay group " + in_quotes(group.name) + ", " + what_it_is(definition) + ",\n  from " +
                     place_text(context, all.position) + "\n  until " + place_text(context, range.until) +
-                    (options.stream.empty() ? "" : ", in stream " + in_quotes(options.stream)) + ", " + speed + ":\n  " +
-                    count_text(all.messages, "message", all.estimated) + " in " +
+                    (options.stream.empty() ? "" : ", in stream " + in_quotes(options.stream)) + ", " + speed +
+                    ":\n  " + count_text(all.messages, "message", all.estimated) + " in " +
                     count_text(all.streams, "stream", all.estimated) + " were handled before and come again" +
                     (left > 0 ? ", about " + grouped(plan.messages) + " of them now" : "") + ":\n";
         for (const auto& type : all.types) {
-            plan.text += "    " + printable(type.name) + " " + (type.estimated ? "~" : "") + grouped(type.messages) + "\n";
+            plan.text += "    " + printable(type.name) + " " + (type.estimated ? "~" : "") + grouped(type.messages) +
+                         "\n";
         }
         const bool empties = options.stream.empty() ? definition.on_reset || definition.on_stream_reset
                                                     : static_cast<bool>(definition.on_stream_reset);
@@ -259,10 +281,10 @@ Plan plan_of(Context& context, const Definition& definition, const GroupInfo& gr
     return plan;
 }
 
-std::string how_to_go_on(const Context& context, const ReplayOptions& options) {
-    std::string rest = "replay --group " + printable(options.group) + " --resume";
-    if (!options.until.empty()) rest += " --until '" + printable(options.until) + "'";
-    if (options.rate != "max") rest += " --rate " + printable(options.rate);
+std::string how_to_go_on(const Context& context, const ReplayOptions& options, const Range& range) {
+    std::string rest = "replay --group " + word(options.group) + " --resume";
+    if (!options.until.empty()) rest += " --until " + std::to_string(range.until);
+    if (range.rate > 0) rest += " --rate " + options.rate;
     return called(context, rest);
 }
 
@@ -297,7 +319,7 @@ Exit tell_of(Context& context, const ReplayOptions& options, const Range& range,
     if (ran.result == reached) return Exit::ok;
     const std::string why = ran.result == interrupted ? "interrupted" : "it cannot go on: " + printable(ran.reason);
     std::cerr << "sourced: " << why << "; the group goes on with its next worker, or with\n  "
-              << how_to_go_on(context, options) << '\n';
+              << how_to_go_on(context, options, range) << '\n';
     return ran.result == interrupted ? Exit::interrupted : Exit::failure;
 }
 
@@ -307,12 +329,13 @@ Exit replay(Context& context, const ReplayOptions& options) {
     const Application application(context);
     const Definition& definition = application.reactor(options.group);
     if (options.resume && (options.from != "start" || !options.stream.empty() || !options.reason.empty())) {
-        throw Failed(Exit::usage, "--resume goes on without a reset: --from, --stream and --reason are for a new replay");
+        throw Failed(Exit::usage, "--resume goes on without a reset: --from, --stream and --reason are for a new "
+                                  "replay");
     }
     const Range range = range_of(context, options);
     if (options.dry_run) return dry_run(context, application, range, options);
     const Stats before = context.look().stats();
-    const GroupInfo& group = group_in_file(context, before, options.group);
+    const GroupInfo& group = group_in_file(context, before, definition);
     if (!options.resume) detail::Access::check_reset(definition, range.reset);
     const Plan plan = plan_of(context, definition, group, range, options);
     context.confirm(plan.text);
@@ -628,7 +651,8 @@ void add_replay(Commands& commands) {
                      ->type_name("N|max")
                      ->capture_default_str();
     replay_command.add_option("--stream", replaying.stream, "Only what stands in this stream")->type_name("STREAM");
-    auto* reason = replay_command.add_option("--reason", replaying.reason, "Why; kept in the file")->type_name("WHY");
+    auto* reason =
+        replay_command.add_option("--reason", replaying.reason, "Why; kept in the file")->type_name("WHY");
     auto* resume = replay_command.add_flag("--resume", replaying.resume, "Go on without a reset");
     replay_command.add_flag("--dry-run", replaying.dry_run, "Write nothing: can all of it be read and folded?")
         ->excludes(rate)

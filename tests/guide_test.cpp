@@ -283,13 +283,15 @@ TEST_CASE("README: the tour shows what the inspector prints") {
             for (std::string line; std::getline(file, line);) shapes.push_back(shape_of(line));
             const bool whole = shown.empty() || shown.back() != "...";
             if (!whole) shown.pop_back();
-            if (whole) CHECK(shapes.size() == shown.size());
-            for (std::size_t i = 0; i < std::min(shown.size(), shapes.size()); ++i) {
-                CHECK(shapes[i] == shape_of(shown[i]));
+            CHECK((whole ? shapes.size() == shown.size() : shapes.size() > shown.size()));
+            // In any order: what is even in a small file need not be so in a large one.
+            for (const auto& line : shown) {
+                const auto found = std::find(shapes.begin(), shapes.end(), shape_of(line));
+                CHECK_MESSAGE(found != shapes.end(), "not printed: ", line);
+                if (found != shapes.end()) shapes.erase(found);
             }
-            CHECK(shapes.size() >= shown.size());
             ++count;
         }
     }
-    CHECK(count > 3);
+    CHECK(count > 5);
 }

@@ -185,8 +185,9 @@ TEST_CASE("inspector: help is the same however it is asked for, and needs no fil
 }
 
 TEST_CASE("inspector: every command is listed, has a summary, and fits into 100 columns") {
-    for (const auto& [command, help] : all_helps()) {
-        CAPTURE(command);
+    for (const auto& each : all_helps()) {
+        const std::string& help = each.second;
+        CAPTURE(each.first);
         std::istringstream lines(help);
         std::string summary;
         std::getline(lines, summary);
@@ -203,8 +204,9 @@ TEST_CASE("inspector: every command is listed, has a summary, and fits into 100 
 
 TEST_CASE("inspector: every command shows examples, and each of them can be run") {
     const support::TemporaryDirectory directory;
-    for (const auto& [command, help] : all_helps()) {
-        CAPTURE(command);
+    for (const auto& each : all_helps()) {
+        const std::string& help = each.second;
+        CAPTURE(each.first);
         const auto begin = help.rfind("\nExamples:\n");
         REQUIRE(begin != std::string::npos);
         int examples = 0;
@@ -250,7 +252,8 @@ TEST_CASE("inspector: nothing of what is stored can give a terminal orders") {
         const auto json = inspect({file, "streams", "-o", format});
         CAPTURE(json.out);
         CHECK(json.status == 0);
-        for (const unsigned char c : json.out) CHECK((c == '\n' || (c >= 0x20 && c != 0x7f)));
+        CHECK(std::none_of(json.out.begin(), json.out.end(), [](char c) { return c >= 0 && c < 0x20 && c != '\n'; }));
+        CHECK(json.out.find('\x7f') == std::string::npos);
         CHECK(json.out.find("a\\u001B[31m\\u0007\\u007f\\u009b31m") != std::string::npos);
         CHECK(json.out.find("\xe2\x80\xae") == std::string::npos);
     }
@@ -343,4 +346,44 @@ TEST_CASE("inspector: wide characters are known in any locale") {
     const support::TemporaryDirectory directory;
     const std::string file = file_with(directory, "\xe4\xbd\xa0");
     CHECK(inspect({file, "streams"}, {}, {"LC_ALL=C"}).out == inspect({file, "streams"}, {}, {"LC_ALL=C.UTF-8"}).out);
+}
+
+TEST_CASE("inspector: at a terminal a plan is carried out when somebody types yes, and not otherwise") {
+    const support::TemporaryDirectory directory;
+    const std::string file = file_with(directory, "cart-1");
+    sourced::StoreOptions options;
+    options.path = file;
+    (void)sourced::open_store(options)->register_group({"mails", {"cart.opened"}, {}});
+    const auto stopped = [&] {
+        const auto groups = sourced::open_store(options)->stats().groups;
+        return groups.size() == 1 && !groups[0].active;
+    };
+    for (const std::string answer : {"no\n", "\n", "y\n", "\x04"}) {
+        Terminal terminal({file, "groups", "stop", "mails", "--reason", "maintenance"});
+        REQUIRE(terminal.wait_for("Type yes to do this: "));
+        terminal.tell(answer);
+        const auto ran = terminal.end();
+        CHECK(ran.status == 1);
+        CHECK(ran.out.find("nothing was done") != std::string::npos);
+        CHECK(!stopped());
+    }
+    Terminal terminal({file, "groups", "stop", "mails", "--reason", "maintenance"});
+    REQUIRE(terminal.wait_for("Type yes to do this: "));
+    CHECK(!stopped());
+    terminal.tell("yes\n");
+    CHECK(terminal.end().status == 0);
+    CHECK(stopped());
+}
+
+TEST_CASE("inspector: Ctrl-C at a question ends the program with nothing done") {
+    const support::TemporaryDirectory directory;
+    const std::string file = file_with(directory, "cart-1");
+    sourced::StoreOptions options;
+    options.path = file;
+    (void)sourced::open_store(options)->register_group({"mails", {"cart.opened"}, {}});
+    Terminal terminal({file, "groups", "stop", "mails", "--reason", "maintenance"});
+    REQUIRE(terminal.wait_for("Type yes to do this: "));
+    terminal.tell("\x03");
+    CHECK(terminal.end().status == 130);
+    CHECK(sourced::open_store(options)->stats().groups[0].active);
 }

@@ -231,14 +231,18 @@ private:
     bool no_pager_ = false;
 };
 
+/// On stderr, line by line.
+void say(const std::string& text) {
+    std::istringstream lines(text);
+    for (std::string line; std::getline(lines, line);) std::cerr << printable(line) << '\n';
+}
+
 Exit report(Output& out, Exit status, const std::string& text) {
     try {
         out.finish();
     } catch (const Error&) {  // one error is told, the first
     }
-    std::cerr << "sourced: ";
-    std::istringstream lines(text);
-    for (std::string line; std::getline(lines, line);) std::cerr << printable(line) << '\n';
+    say("sourced: " + text);
     return status;
 }
 
@@ -313,7 +317,7 @@ Store& Context::change() {
 
 void Context::confirm(const std::string& plan) {
     out_.flush();
-    std::cerr << plan << '\n';
+    say(plan);
     if (yes) return;
     if (::isatty(STDIN_FILENO) != 1) {
         throw Failed(Exit::failure, "nothing was done: --yes does what is planned");

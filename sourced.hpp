@@ -2312,6 +2312,7 @@ struct OffsetInfo {
     std::optional<Time> retry_at{};
     std::int64_t owner = 0;            ///< number of the process that handles it; 0: nobody
     std::int64_t owner_pid = 0;
+    std::string group{};
 };
 
 /// Which of a group's offsets to list, in the order in which the streams came into being.
@@ -2712,7 +2713,8 @@ public:
     /// groups.
     [[nodiscard]] virtual std::vector<Skipped> skipped(std::string_view group, std::int64_t after = 0,
                                                        std::size_t limit = 100) = 0;
-    /// Where the group stands in its streams. Throws Error when `range.after` is no stream.
+    /// Where the group stands in its streams. Throws Error when `range.after` is no stream. Without a name: of all groups
+    /// those with an error and those that are parked; of `range` only the limit counts then.
     [[nodiscard]] virtual std::vector<OffsetInfo> offsets(std::string_view group, const OffsetRange& range = {}) = 0;
 
     // ---- generations: a read model that is built anew beside the one that is read

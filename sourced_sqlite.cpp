@@ -3769,6 +3769,12 @@ public:
         // Streams from `after` to `last`.
         std::int64_t after = 0;
         std::int64_t last = std::numeric_limits<std::int64_t>::max();
+        if (group.empty()) {
+            std::vector<OffsetInfo> all;
+            auto row = troubled_anywhere_(limit(range.limit));
+            while (row.next()) all.push_back(offset_info(row));
+            return all;
+        }
         const std::int64_t grp = group_named(group);
         if (!range.stream.empty()) {
             auto row = stream_id_(range.stream);
@@ -4394,6 +4400,7 @@ private:
         if (!row.null(11)) info.retry_at = time_of(row.integer(11));
         info.owner = row.integer(12);
         info.owner_pid = row.integer(13);
+        info.group = row.text(15);
         return info;
     }
 
@@ -4509,7 +4516,8 @@ private:
 #undef SOURCED_PRIVATE_SELECT_SKIPPED
 #define SOURCED_PRIVATE_SELECT_OFFSETS                                                                               \
     "SELECT s.name, o.state, o.acked, o.known, o.attempts, o.deaths, o.attempted, o.error_type, o.error_text, "      \
-    "o.reason, o.failed_at, o.retry_at, o.owner, w.pid, o.highest FROM sourced_offsets o "
+    "o.reason, o.failed_at, o.retry_at, o.owner, w.pid, o.highest, "                                                 \
+    "(SELECT g.name FROM sourced_groups g WHERE g.id = o.grp) FROM sourced_offsets o "
     Statement all_offsets_{
         bank_, SOURCED_PRIVATE_SELECT_OFFSETS
         "JOIN sourced_streams s ON s.id = o.stream LEFT JOIN sourced_workers w ON w.id = o.owner "
@@ -4519,6 +4527,12 @@ private:
         "INDEXED BY sourced_offsets_troubled JOIN sourced_streams s ON s.id = o.stream "
         "LEFT JOIN sourced_workers w ON w.id = o.owner WHERE o.grp = ? AND o.stream > ? AND o.stream <= ? "
         "AND (o.error_type IS NOT NULL OR o.reason IS NOT NULL) ORDER BY o.stream LIMIT ?"};
+    Statement troubled_anywhere_{
+        bank_, SOURCED_PRIVATE_SELECT_OFFSETS
+        "INDEXED BY sourced_offsets_troubled JOIN sourced_streams s ON s.id = o.stream "
+        "JOIN sourced_groups served ON served.id = o.grp AND served.active = 1 "
+        "LEFT JOIN sourced_workers w ON w.id = o.owner "
+        "WHERE o.error_type IS NOT NULL OR o.reason IS NOT NULL ORDER BY o.grp, o.stream LIMIT ?"};
 #define SOURCED_PRIVATE_IN_STATE                                                                                     \
     "JOIN sourced_streams s ON s.id = o.stream LEFT JOIN sourced_workers w ON w.id = o.owner "                       \
     "WHERE o.grp = ?1 AND o.stream > ?2 AND o.stream <= ?3 AND o.state = "

@@ -65,7 +65,7 @@ class Booking : public File {
 public:
     Booking() {
         store().register_group({"mailer", {"booking.requested", "room.reserved"}});
-        store().register_group({"rooms", {"room.reserve", "room.reserved"}});
+        rooms_ = store().register_group({"rooms", {"room.reserve", "room.reserved"}}).id;
         add("booking-1", made(1, Kind::command, "booking.request"));
         add("booking-1", made(2, Kind::event, "booking.requested", 1, 1));
         add("room-7", made(3, Kind::command, "room.reserve", 2, 1), std::chrono::milliseconds(1500));
@@ -79,7 +79,23 @@ public:
         reminder.message.stream = "mail-1";
         store().schedule({reminder});
         store().skip_message("mailer", "booking-1", "the printer is on fire");
+        fail("room-7", 4);
     }
+
+private:
+    /// Lets the rooms throw over a message.
+    void fail(const std::string& stream, std::int64_t position) {
+        for (const auto& claim : store().exchange({{}, rooms_, 10}).claims) {
+            Handled handled;
+            handled.claim = claim;
+            handled.acked = position - 1;
+            const auto later = Resolution::retry(now() + std::chrono::hours(1));
+            handled.failure = Failure{position, "std::runtime_error", "no key", later};
+            if (claim.stream_name == stream) store().exchange({{handled}, rooms_, 0});
+        }
+    }
+
+    std::int64_t rooms_ = 0;
 };
 
 /// How often a text has another in it.

@@ -1996,6 +1996,12 @@ TEST_CASE_TEMPLATE("Store: streams are parked, tried again, and messages passed 
         CHECK(offsets[0].position == 2);
         CHECK(offsets[0].error_text == "no paper");
         CHECK(offsets[0].reason == "no paper");
+        CHECK(offsets[0].group == "g");
+        const auto anywhere = store->offsets({});
+        REQUIRE(anywhere.size() == 1);
+        CHECK(anywhere[0].group == "g");
+        CHECK(anywhere[0].stream == "s1");
+        CHECK(store->offsets({}, {.limit = 0}).empty());
         CHECK(store->stats().group("g").active);
         CHECK(store->stats().group("g").parked == 1);
         store->start_group("g");

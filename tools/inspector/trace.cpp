@@ -12,12 +12,19 @@ namespace sourced::inspector {
 namespace {
 
 constexpr std::size_t most_scheduled = 10'000;  // that are looked through
-constexpr std::size_t most_skipped = 10'000;
+constexpr std::size_t most_troubles = 10'000;
 
 struct TraceOptions {
     std::string name{};
     std::size_t limit = 200;
     PictureOptions picture{};
+};
+
+/// What a group has not done with a message.
+struct Trouble {
+    std::string group;
+    std::string state;  ///< skipped, parked, waiting, failed
+    std::string text;
 };
 
 /// A message of the picture. Those that wait for their time come behind those of the log.
@@ -27,7 +34,7 @@ struct Step {
     std::size_t cause = none;  ///< its place, where the cause is in the picture too
     bool outside = false;      ///< its cause is not in the log
     bool begins = false;       ///< it is its own cause
-    std::vector<Skipped> skipped{};
+    std::vector<Trouble> troubles{};
 
     static constexpr auto none = static_cast<std::size_t>(-1);
 };
@@ -66,7 +73,7 @@ public:
             trace_.steps.push_back({std::move(entry.message), entry.due_at});
         }
         connect();
-        add_skipped();
+        add_troubles();
         return std::move(trace_);
     }
 
@@ -165,12 +172,25 @@ private:
         }
     }
 
-    void add_skipped() {
-        std::unordered_map<Id, Step*, IdHash> by_id;
-        for (auto& step : trace_.steps) by_id.emplace(step.message.id, &step);
-        for (auto& skipped : store_.skipped({}, 0, most_skipped)) {
-            const auto found = by_id.find(skipped.id);
-            if (found != by_id.end()) found->second->skipped.push_back(std::move(skipped));
+    void add_troubles() {
+        std::unordered_map<std::int64_t, Step*> by_position;
+        for (auto& step : trace_.steps) {
+            if (!step.due_at) by_position.emplace(step.message.position, &step);
+        }
+        const auto add = [&](std::int64_t position, Trouble trouble) {
+            const auto found = by_position.find(position);
+            if (found != by_position.end()) found->second->troubles.push_back(std::move(trouble));
+        };
+        for (const auto& skipped : store_.skipped({}, 0, most_troubles)) {
+            add(skipped.position, {skipped.group, "skipped", skipped.reason});
+        }
+        OffsetRange range;
+        range.limit = most_troubles;
+        for (const auto& offset : store_.offsets({}, range)) {
+            const bool parked = offset.state == OffsetInfo::State::parked;
+            const bool waits = offset.state == OffsetInfo::State::waiting;
+            add(offset.position, {offset.group, parked ? "parked" : waits ? "waiting" : "failed",
+                                  offset.error_text.empty() ? offset.reason : offset.error_text});
         }
     }
 
@@ -214,8 +234,11 @@ std::string cause_note(const Step& step) {
     return step.begins || step.cause != Step::none ? "" : "its cause is left out";
 }
 
-std::string skip_note(const Skipped& skipped) {
-    return "skipped by " + skipped.group + (skipped.reason.empty() ? "" : ": " + skipped.reason);
+std::string note_of(const Trouble& trouble) {
+    std::string note = trouble.state + " by " + trouble.group;
+    if (trouble.state == "failed") note = "failed in " + trouble.group;
+    if (trouble.state == "waiting") note = "failed in " + trouble.group + ", waits for its retry";
+    return note + (trouble.text.empty() ? "" : ": " + trouble.text);
 }
 
 // ---- As text ------------------------------------------------------------------
@@ -326,8 +349,8 @@ private:
         if (step.due_at) say(Style::faint, "due " + out_.time(*step.due_at));
         if (const auto delay = delay_of(trace_, step)) say(Style::faint, delay_text(*delay));
         if (is_refusal(message)) say(Style::bad, std::string(strokes_.cross) + " " + printable(reason_of(message)));
-        for (const auto& skipped : step.skipped) {
-            say(Style::warning, std::string(strokes_.cross) + " " + printable(skip_note(skipped)));
+        for (const auto& trouble : step.troubles) {
+            say(Style::warning, std::string(strokes_.cross) + " " + printable(note_of(trouble)));
         }
         if (const auto note = cause_note(step); !note.empty()) say(Style::warning, "(" + note + ")");
         if (message.id == trace_.asked) say(Style::heading, std::string(strokes_.mark) + " this one");
@@ -353,7 +376,7 @@ detail::Drawing drawing_of(const Output& out, const Trace& trace) {
         node.notes.push_back(message.stream + (message.seq > 0 ? "@" + std::to_string(message.seq) : ""));
         if (step.due_at) node.notes.push_back("due " + out.time(*step.due_at));
         if (is_refusal(message)) node.notes.push_back(reason_of(message));
-        for (const auto& skipped : step.skipped) node.notes.push_back(skip_note(skipped));
+        for (const auto& trouble : step.troubles) node.notes.push_back(note_of(trouble));
         node.dashed = step.due_at.has_value();
         node.marked = message.id == trace.asked;
         drawing.nodes.push_back(std::move(node));
@@ -391,11 +414,11 @@ void write_json(Output& out, const Trace& trace) {
     for (const auto& step : trace.steps) {
         if (step.outside) json.value(step.message.id);
     }
-    json.end_array().key("skipped").begin_array();
+    json.end_array().key("troubles").begin_array();
     for (const auto& step : trace.steps) {
-        for (const auto& skipped : step.skipped) {
-            json.begin().field("id", skipped.id).field("group", skipped.group).field("reason", skipped.reason);
-            json.field("at", skipped.at).end();
+        for (const auto& trouble : step.troubles) {
+            json.begin().field("id", step.message.id).field("group", trouble.group).field("state", trouble.state);
+            json.field("text", trouble.text).end();
         }
     }
     json.end_array().end();

@@ -163,6 +163,10 @@ TEST_CASE("state: what the group has skipped is passed over, as the engine does"
     CHECK(broken.status == 1);
     CHECK(broken.err == "sourced: 'cart' cannot be folded with the message at seq 2 of 'cart-1': it is broken "
                         "(--at 1 shows the state before it)\n");
+    const auto half = with_types({shop.file(), "state", "cart-1", "--actor", "cart", "--steps", "-o", "json"});
+    CHECK(half.status == 1);
+    CHECK(says(half.out, "\"seq\":1,"));
+    CHECK(half.out.ends_with("\n]\n"));
     shop.append("cart-1", {Put{"oil", 1}});
     shop.app().run_until_idle();
     CHECK(shop.app().skip_message("cart", "cart-1", "known to be bad").position == 2);

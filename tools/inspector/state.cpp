@@ -359,30 +359,43 @@ void show_step(Output& out, const Message& message, const std::string* skipped, 
     if (!changes.empty() || message.kind == Kind::event) show_changes(out, changes);
 }
 
-Exit show_steps(Context& context, const Subject& subject, const Definition& definition, Fold& fold,
-                std::int64_t upto) {
-    Output& out = context.out();
+/// Shows what each message has changed, up to a seq; false when Ctrl-C ended it.
+bool walk(Context& context, const Subject& subject, const Definition& definition, Fold& fold, std::int64_t upto) {
     const auto skipped = skipped_in(subject.store, definition, subject.stream);
     std::string before = fold.json();
-    if (out.text()) {
-        out.line(out.paint(Style::heading, printable(subject.stream)) + " " + point_text(out, std::nullopt));
-        for (const auto& line : pretty(before)) out.line(printable(line));
-    } else {
-        Json json;
-        json.begin().field("seq", 0).key("state").raw(before).end();
-        out.record(json.text());
-    }
     for (std::int64_t seq = 1; seq <= upto; ++seq) {
-        if (context.interrupted()) return Exit::interrupted;
+        if (context.interrupted()) return false;
         fold.to(seq);
         const Message& message = fold.news().back();
         std::string after = fold.json();
         const auto reason = skipped.find(message.position);
-        show_step(out, message, reason == skipped.end() ? nullptr : &reason->second, Comparison::of(before, after));
+        show_step(context.out(), message, reason == skipped.end() ? nullptr : &reason->second,
+                  Comparison::of(before, after));
         before = std::move(after);
     }
-    if (!out.text()) out.end_records();
-    return Exit::ok;
+    return true;
+}
+
+Exit show_steps(Context& context, const Subject& subject, const Definition& definition, Fold& fold,
+                std::int64_t upto) {
+    Output& out = context.out();
+    if (out.text()) {
+        out.line(out.paint(Style::heading, printable(subject.stream)) + " " + point_text(out, std::nullopt));
+        for (const auto& line : pretty(fold.json())) out.line(printable(line));
+        return walk(context, subject, definition, fold, upto) ? Exit::ok : Exit::interrupted;
+    }
+    Json json;
+    json.begin().field("seq", 0).key("state").raw(fold.json()).end();
+    out.record(json.text());
+    bool whole = false;
+    try {
+        whole = walk(context, subject, definition, fold, upto);
+    } catch (...) {
+        out.end_records();  // what there is, is JSON
+        throw;
+    }
+    out.end_records();
+    return whole ? Exit::ok : Exit::interrupted;
 }
 
 Exit show_state(Context& context, const StateOptions& options) {

@@ -10,6 +10,7 @@
 #include <iterator>
 
 #include "inspector.hpp"
+#include "inspector_types.hpp"
 #include "sourced.hpp"
 
 using namespace sourced;
@@ -468,6 +469,57 @@ TEST_CASE("groups reset: to a position, to a time, and one stream") {
           "Reset group 'history' to position 1 in stream 'order-2': 2 messages in 1 stream come again. / 2");
     CHECK(reset({"--stream", "order-2", "--to-position", "3"}) ==
           "Reset group 'history' to position 3 in stream 'order-2': 1 message in 1 stream come again. / 1");
+}
+
+TEST_CASE("groups reset: with the application's types its on_reset runs, and its rules hold") {
+    const support::TemporaryDirectory directory;
+    const std::string file = directory.file("carts.db");
+    const auto pieces = [&] {
+        std::string rows;
+        open_store({.path = file})->read([&](Reader& reader) {
+            for (const auto& row : reader.query("SELECT state FROM projection_totals")) rows += row.text(0) + " ";
+        });
+        return rows;
+    };
+    {
+        App app({.path = file});
+        inspected::add_all(app);
+        app.dispatch("c1", inspected::Put{"pen", 2});
+        app.dispatch("c1", inspected::Put{"ink", 3});
+        app.run_until_idle();
+    }
+    REQUIRE(pieces() == R"({"pieces":5} )");
+    const std::string library = support::Program::folder() + "/libinspected.so";
+    const auto reset = [&](Words words) {
+        words.insert(words.begin(), {"--app", library, file, "groups", "reset"});
+        words.insert(words.end(), {"--reason", "x", "--yes"});
+        return inspect(words);
+    };
+    const auto whole = reset({"totals", "--to-start"});
+    CHECK(whole.status == 0);
+    CHECK(whole.err.find("First its on_reset empties what it keeps, in the same transaction.\n") != std::string::npos);
+    CHECK(whole.err.find("WARNING") == std::string::npos);
+    CHECK(whole.out == "reset 'totals' to position 1: x\n");
+    CHECK(pieces() == "");
+    CHECK(open_store({.path = file})->stats().group("totals").lag == 2);
+
+    const auto part = reset({"totals", "--to-position", "2"});
+    CHECK(part.status == 1);
+    CHECK(part.err == "sourced: reset 'totals' from a position or a time: a projector that stores its state would add "
+                      "twice; reset it whole, or for one whole stream\n");
+    const auto actor = reset({"cart", "--to-position", "2"});
+    CHECK(actor.status == 0);
+    CHECK(actor.err.find("WARNING") == std::string::npos);
+    const auto bare = reset({"rows", "--to-start"});
+    CHECK(bare.status == 0);
+    CHECK(bare.err.find("WARNING: it has no on_reset: its rows stay, and it adds to them a second time.\n") !=
+          std::string::npos);
+    open_store({.path = file})->register_group({"another", {"cart.put"}, {}});
+    const auto other = reset({"another", "--to-start"});
+    CHECK(other.status == 0);
+    CHECK(other.err.find("WARNING: the application has no reactor of this name, so no on_reset runs.") !=
+          std::string::npos);
+    CHECK(support::problems_of(file) == "");
 }
 
 TEST_CASE("groups reset: to the end, what is open is never handled") {

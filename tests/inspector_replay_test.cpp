@@ -291,8 +291,8 @@ TEST_CASE("replay: an application that is on a file itself is played there, and 
     CHECK(tills.rows("totals") == other.rows("totals"));
     const auto ran = Program({other.file(), "replay", "--group", "totals", "--yes"}, there, "replayed").end();
     CHECK(ran.status == 2);
-    CHECK(ran.err.ends_with("sourced: the application is on '" + tills.file() + "' itself: it cannot work on '" +
-                            other.file() + "'\n"));
+    CHECK(ran.err.ends_with("sourced: this program works on '" + tills.file() + "'; leave '" + other.file() +
+                            "' out\n"));
 }
 
 // ==== replay --dry-run ===============================================================

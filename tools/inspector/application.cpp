@@ -113,16 +113,24 @@ Application::Application(Context& context) : context_(context) {
 
 std::vector<const detail::Definition*> Application::definitions() const { return detail::Access::definitions(*app_); }
 
-App& Application::look() {
+App& Application::look() { return move_to_file(Open::read_only, {}, {}); }
+App& Application::change(const std::vector<std::string>& only, std::function<void(const LogRecord&)> log) const {
+    return move_to_file(Open::existing, only, std::move(log));
+}
+
+App& Application::move_to_file(Open open, const std::vector<std::string>& only,
+                               std::function<void(const LogRecord&)> log) const {
     Options options = detail::Access::options(*app_);
     if (!options.path.empty()) {
-        if (context_.file() == options.path) return *app_;
+        std::error_code ignored;
+        if (std::filesystem::equivalent(context_.file(), options.path, ignored)) return *app_;
         throw Failed(Exit::usage, "this program works on '" + options.path + "'; leave '" + context_.path + "' out");
     }
     options.path = context_.file();
-    options.open = Open::read_only;
+    options.open = open;
     options.busy_timeout = std::chrono::duration_cast<Duration>(std::chrono::duration<double>(context_.wait));
-    detail::Access::move_to(*app_, std::move(options));
+    if (!options.log) options.log = std::move(log);
+    detail::Access::move_to(*app_, std::move(options), only);
     return *app_;
 }
 

@@ -3,6 +3,7 @@
 
 #include "inspector.hpp"
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -35,8 +36,16 @@ public:
     /// The App on the file, for looking: nothing is registered, installed or written. The Context's own Store stays
     /// as it is. An App that is on a file already is given as it is.
     [[nodiscard]] App& look();
+    /// The App on the file, for changing: its reactors, or only these, are added as when the application starts, with
+    /// what they register and install. An App that is on a file already is given as it is. What it has to say goes to
+    /// `log`, unless the application has a place for that.
+    [[nodiscard]] App& change(const std::vector<std::string>& only = {},
+                              std::function<void(const LogRecord&)> log = {}) const;
 
 private:
+    App& move_to_file(Open open, const std::vector<std::string>& only,
+                      std::function<void(const LogRecord&)> log) const;
+
     Context& context_;
     std::unique_ptr<App> loaded_;
     App* app_ = nullptr;

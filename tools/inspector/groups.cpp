@@ -1,5 +1,7 @@
 // How groups get through the log, and what can be done about those that do not: groups, workers.
 #include "groups.hpp"
+
+#include "application.hpp"
 #include "inspector.hpp"
 #include "times.hpp"
 
@@ -601,6 +603,40 @@ Exit skip_to_end(Context& context, const GroupInfo& group, const ResetOptions& o
     return Exit::ok;
 }
 
+/// The application, where there is one, and what it says of the group; null where it has none of this name.
+struct Types {
+    std::optional<Application> application{};
+    const detail::Definition* definition = nullptr;
+};
+
+Types types_of(Context& context, const std::string& group) {
+    Types types;
+    if (!context.linked() && context.library.empty()) return types;
+    types.application.emplace(context);
+    for (const auto* definition : types.application->definitions()) {
+        if (definition->name == group) types.definition = definition;
+    }
+    return types;
+}
+
+/// What becomes of the rows that the reactor keeps.
+std::string rows_text(Context& context, const Types& types, const ResetOptions& options) {
+    if (types.definition) {
+        const auto& definition = *types.definition;
+        const bool empties = static_cast<bool>(definition.on_stream_reset) ||
+                             (options.stream.empty() && static_cast<bool>(definition.on_reset));
+        if (empties) return "\nFirst its on_reset empties what it keeps, in the same transaction.";
+        if (definition.role != detail::Definition::Role::projector || definition.event_sourced) return {};
+        return "\nWARNING: it has no on_reset: its rows stay, and it adds to them a second time.";
+    }
+    const std::string why = types.application ? "the application has no reactor of this name"
+                                              : "the application's types are not here";
+    return "\nWARNING: " + why + ", so no on_reset runs. A projector that stores its state\n"
+           "keeps its rows, and adds to them a second time. For one of those use the application:\n"
+           "  sourced --app LIB.so " + printable(context.file()) + " groups reset " + printable(options.group) +
+           " ...\nor its replay, which resets and runs it.";
+}
+
 Exit reset_group(Context& context, const ResetOptions& options) {
     const int targets = int{options.to_start} + int{options.to_end} + int{options.to_position > 0} +
                         int{!options.to_time.empty()};
@@ -620,6 +656,8 @@ Exit reset_group(Context& context, const ResetOptions& options) {
     Reset reset{.stream = options.stream, .reason = options.reason};
     if (options.to_position > 0) reset.position = options.to_position;
     if (!options.to_time.empty()) reset.time = parse_time(options.to_time, context.out().now);
+    Types types = types_of(context, options.group);
+    if (types.definition) detail::Access::check_reset(*types.definition, reset);
     const ResetPlan planned = context.look().plan_reset(options.group, reset);
     std::string plan = "Reset group " + in_quotes(group.name) + " to position " + grouped(planned.position) +
                        (options.stream.empty() ? "" : " in stream " + in_quotes(options.stream)) + ": " +
@@ -629,11 +667,10 @@ Exit reset_group(Context& context, const ResetOptions& options) {
                        "effect comes of them a second time.";
     if (group.parked > 0 || group.retrying > 0) plan += "\nParked streams among them go on, retries begin anew.";
     if (!group.active) plan += "\nThe group is stopped and stays so" + because(group.reason);
-    plan += "\nWARNING: the application's types are not here, so no on_reset runs. A projector that stores its state\n"
-            "keeps its rows, and adds to them a second time. For one of those use the application:\n"
-            "  sourced --app LIB.so " + printable(context.file()) + " replay --group " + printable(group.name);
+    plan += rows_text(context, types, options);
     context.confirm(plan);
-    context.change().reset_group(options.group, reset, nullptr);
+    if (types.definition) types.application->change({options.group}).reset_group(options.group, reset);
+    else context.change().reset_group(options.group, reset, nullptr);
     context.out().line("reset " + in_quotes(options.group) + " to position " + grouped(planned.position) +
                        (options.stream.empty() ? "" : " in " + in_quotes(options.stream)) + because(options.reason));
     return Exit::ok;

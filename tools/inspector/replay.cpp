@@ -10,7 +10,6 @@
 #include <cctype>
 #include <cmath>
 #include <cstring>
-#include <filesystem>
 #include <iostream>
 #include <limits>
 #include <mutex>
@@ -65,25 +64,6 @@ private:
     std::mutex mutex_;
     std::vector<std::string> lines_;
 };
-
-/// The application on the file: only these of its reactors, or all. One that is on a file already is as it is.
-App& at_work(Context& context, const Application& application, Warnings& warnings,
-             const std::vector<std::string>& only = {}) {
-    App& app = application.app();
-    Options options = detail::Access::options(app);
-    if (!options.path.empty()) {
-        std::error_code ignored;
-        if (std::filesystem::equivalent(options.path, context.file(), ignored)) return app;
-        throw Failed(Exit::usage, "the application is on '" + options.path + "' itself: it cannot work on '" +
-                                      context.file() + "'");
-    }
-    options.path = context.file();
-    options.open = Open::existing;
-    options.busy_timeout = std::chrono::duration_cast<Duration>(std::chrono::duration<double>(context.wait));
-    if (!options.log) options.log = warnings.sink();
-    detail::Access::move_to(app, std::move(options), only);
-    return app;
-}
 
 const GroupInfo* find_group(const Stats& stats, std::string_view name) {
     const auto found = std::find_if(stats.groups.begin(), stats.groups.end(),
@@ -341,7 +321,7 @@ Exit replay(Context& context, const ReplayOptions& options) {
     context.confirm(plan.text);
 
     Warnings warnings;
-    App& app = at_work(context, application, warnings, {options.group});
+    App& app = application.change({options.group}, warnings.sink());
     if (!options.resume) app.reset_group(options.group, range.reset);
     detail::Ran ran;
     double seconds = 0;
@@ -592,7 +572,7 @@ Exit work(Context& context, const WorkOptions& options) {
     static_cast<void>(context.look());  // a file that cannot be used is told of before anything begins
     Warnings warnings;
     const int stop = context.interruption();
-    App& app = at_work(context, application, warnings);
+    App& app = application.change({}, warnings.sink());
     const auto definitions = application.definitions();
     const std::size_t workers = options.workers.value_or(detail::Access::options(app).workers);
     std::cerr << "sourced: working on " << in_quotes(context.file()) << " with "

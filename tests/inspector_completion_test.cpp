@@ -16,6 +16,7 @@ std::string shop(const support::TemporaryDirectory& directory) {
     options.path = directory.file("shop.db");
     const auto store = sourced::open_store(options);
     store->append("cart-1", {support::message(sourced::Kind::event, "cart.opened")});
+    (void)store->register_group({"mails", {"cart.opened"}, {}});
     store->append("order:7", {support::message(sourced::Kind::event, "order.opened")});
     return options.path;
 }
@@ -92,6 +93,7 @@ TEST_CASE("Completion: bash completes files where a file is expected") {
     CHECK(offered(directory, "sourced --app sh") == "shop.db\n");
     CHECK(offered(directory, "sourced --app=sh") == "shop.db\n");
     CHECK(offered(directory, "sourced stats sh") == "shop.db\n");
+    CHECK(offered(directory, "sourced other.db import sh") == "shop.db\n");
     CHECK(offered(directory, "sourced shop.db stats sh") == "\n");
 }
 
@@ -102,6 +104,10 @@ TEST_CASE("Completion: bash completes streams, types and groups from the file, a
     CHECK(offered(directory, "sourced shop.db stream order:") == "7\n");
     CHECK(offered(directory, "sourced shop.db stream [") == "\n");
     CHECK(offered(directory, "sourced shop.db log --stream ca") == "cart-1\n");
+    CHECK(offered(directory, "sourced shop.db streams ca") == "cart-1\n");
+    CHECK(offered(directory, "sourced shop.db groups sto") == "stop\n");
+    CHECK(offered(directory, "sourced shop.db groups stop m") == "mails\n");
+    CHECK(offered(directory, "sourced shop.db check --group m") == "mails\n");
     CHECK(offered(directory, "sourced shop.db log --type=order") == "order.opened\n");
     CHECK(offered(directory, "sourced other.db stream ca") == "\n");
     CHECK(!std::filesystem::exists(directory.file("other.db")));

@@ -215,9 +215,10 @@ TEST_CASE("inspector: every command shows examples, and each of them can be run"
             CAPTURE(line);
             if (line.find_first_not_of(' ') == std::string::npos) continue;
             ++examples;
-            REQUIRE(line.starts_with("  sourced "));
+            const auto call = line.find(line.starts_with("  sourced ") ? "sourced " : "| sourced ");
+            REQUIRE(call != std::string::npos);
             // Its files are missing, which must be all that is wrong.
-            const std::string first = first_call(line);
+            const std::string first = first_call(line.substr(line.find("sourced ", call)));
             const std::string shell = "cd '" + directory.path() + "' && PATH='" + support::Program::folder() +
                                       "':$PATH; " + first + " >said 2>&1 </dev/null";
             const int status = std::system(shell.c_str());

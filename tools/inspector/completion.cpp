@@ -107,11 +107,11 @@ public:
         const std::string kind = option.get_positional() ? option.get_name(true) : option.get_type_name();
         const std::string name = names_of(option).empty() ? "" : names_of(option).back();
         static const std::set<std::string> streams_by_id{"stream", "state"};
-        static const std::set<std::string> of_files{"FILE", "LIB", "PATH", "DEST", "DIRECTORY"};
+        static const std::set<std::string> of_files{"FILE", "LIB", "DEST", "EXPORT"};
         if (of_files.contains(kind)) files();
         else if (kind == "GROUP" || name == "--group") stored_groups(before);
         else if (kind == "TYPE" || name == "--type") stored_types(before);
-        else if (kind == "STREAM" || name == "--stream") stored_streams(before);
+        else if (kind == "STREAM" || kind == "PATTERN" || name == "--stream") stored_streams(before);
         else if (kind == "ID" && streams_by_id.contains(command.get_name())) stored_streams(before);
     }
     void print() const {

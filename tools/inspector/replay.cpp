@@ -193,6 +193,13 @@ std::string others_text(Context& context) {
            "): if so with this group, they take their share of it, at their own speed and beyond --until.";
 }
 
+/// A type that the group handles in the file and this application does not; empty: none. Nothing is claimed then.
+std::string unhandled_type(const GroupInfo& group, const Definition& definition) {
+    const auto found = std::find_if(group.types.begin(), group.types.end(),
+                                    [&](const auto& type) { return !definition.handles(type); });
+    return found == group.types.end() ? std::string() : *found;
+}
+
 /// The group, if this application can run it.
 const GroupInfo& group_in_file(Context& context, const Stats& stats, const Definition& definition) {
     const std::string& name = definition.name;
@@ -205,8 +212,7 @@ const GroupInfo& group_in_file(Context& context, const Stats& stats, const Defin
         throw Failed(Exit::failure, "group '" + name + "' is stopped: " + group->reason + "; start it first: " +
                                         called(context, "groups start " + word(name)));
     }
-    for (const auto& type : group->types) {
-        if (definition.handles(type)) continue;
+    if (const std::string type = unhandled_type(*group, definition); !type.empty()) {
         throw Failed(Exit::failure, "group '" + name + "' handles '" + type + "' in '" + context.file() +
                                         "', and this application's '" + name +
                                         "' does not: run it with the application that does");
@@ -552,8 +558,11 @@ std::string groups_text(const Stats& stats, const std::vector<const Definition*>
     for (const auto* definition : definitions) {
         const GroupInfo* group = find_group(stats, definition->name);
         text += "\n  " + printable(definition->name);
-        if (group && !group->active) text += " (stopped: " + printable(group->reason) + ")";
-        else if (group && group->lag > 0) text += " (" + count_text(group->lag, "message", group->estimated) + " open)";
+        if (!group) continue;
+        const std::string unhandled = unhandled_type(*group, *definition);
+        if (!group->active) text += " (stopped: " + printable(group->reason) + ")";
+        else if (!unhandled.empty()) text += " (left alone: it handles " + in_quotes(unhandled) + " in the file)";
+        else if (group->lag > 0) text += " (" + count_text(group->lag, "message", group->estimated) + " open)";
     }
     return text;
 }

@@ -2756,7 +2756,8 @@ public:
     /// is there already, equal in everything, is passed over: an import that broke off can be made again from its
     /// beginning. Throws Unfit for the first message that is not the next one of its stream, was recorded before the
     /// last one of the log, has a type of another kind here, a cause that is neither in the log before it nor marked as
-    /// outside (see verify()), another correlation than its cause, or an id that stands for another message.
+    /// outside (see verify()), another correlation than its cause, or an id that stands for another message or waits in
+    /// the schedule.
     virtual Imported import_log(const Messages& messages) = 0;
     /// Puts what recurs into the schedule as another file had it, `next` and `next_id` included; the occurrence that
     /// waits is scheduled like any other message. Again is no error. Throws Invalid where the name stands for something

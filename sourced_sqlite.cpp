@@ -2393,6 +2393,9 @@ private:
                                            std::to_string(recorded_ - micros(message.recorded_at)) +
                                            " microseconds later");
         }
+        if (has_scheduled() && scheduled_by_id_(message.id).next()) {
+            throw unfit("id", "it waits in the schedule here: cancel it first");
+        }
         (void)type_id(message.type, message.kind);
         if (types_.find(message.type)->second.kind != kind_number(message.kind)) {
             throw unfit("kind", message.kind == Kind::command ? "the type is one of events here"

@@ -3030,6 +3030,11 @@ TEST_CASE_TEMPLATE("Store: an import that does not fit says which message and wh
         field = "id";
         text = "it is seq 1 of 's' already";
     }
+    SUBCASE("an id that waits in the schedule") {
+        store->schedule({due(at(2'000'000'000), "s", given[1])});
+        field = "id";
+        text = "it waits in the schedule here: cancel it first";
+    }
     SUBCASE("an id that stands twice") {
         given[1].id = given[0].id;
         given[1].causation = given[0].causation;

@@ -453,8 +453,8 @@ public:
     }
 
 private:
-    static constexpr std::size_t messages_at_once = 8192;
-    static constexpr std::size_t bytes_at_once = 8u << 20;
+    static constexpr std::size_t messages_at_once = 16'384;
+    static constexpr std::size_t bytes_at_once = 16u << 20;
 
     [[nodiscard]] Failed at_line(const std::string& found) const {
         return {Exit::failure, source_.name() + ", line " + std::to_string(source_.number()) + ": " + found};

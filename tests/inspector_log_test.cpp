@@ -312,6 +312,26 @@ TEST_CASE("log: hostile names and payloads reach no terminal raw, and JSON as th
     CHECK(is_harmless(shop.refused({"log", "--where", evil + "\xff"})));
 }
 
+TEST_CASE("log: a payload that is no JSON does no harm, in text and in JSON") {
+    Shop shop;
+    shop.add("s", Kind::event, "x", "}{\x1b[2J\xff");
+    shop.add("s", Kind::event, "x", std::string(100'000, '['));
+    for (const char* command : {"log", "tail"}) {
+        const auto text = shop.shown({command});
+        CHECK(is_harmless(text));
+        CHECK(holds(text, "}{\\x1b[2J\\xff\n"));
+    }
+    CHECK(is_harmless(shop.shown({"message", "@1"})));
+    CHECK(holds(shop.shown({"message", "@2"}), "groups       none handles this type"));
+    const auto json = shop.shown({"log", "-o", "json"});
+    CHECK(is_harmless(json));
+    rapidjson::Document parsed;
+    parsed.Parse<rapidjson::kParseIterativeFlag>(json.c_str());
+    REQUIRE(parsed.IsArray());
+    CHECK(parsed.Size() == 2);
+    CHECK(shop.shown({"log", "--where", "exists payload"}) == "");
+}
+
 // ---- message --------------------------------------------------------------------
 
 TEST_CASE("message: everything about a message is shown, by any of its names") {

@@ -149,6 +149,8 @@ TEST_CASE("Man page: it describes every command, option and exit status") {
     }
     CHECK(ran.out.find("\n.B \"\\-o, \\-\\-output text|json|jsonl\"\n") != std::string::npos);
     CHECK(ran.out.find("\nsourced shop.db streams") != std::string::npos);
+    // A grammar keeps its lines and its indentation.
+    CHECK(ran.out.find("\n.nf\n    expr       = and\\-expr { \"or\" and\\-expr } ;\n") != std::string::npos);
     // Only what we meant to be a macro begins like one.
     std::istringstream lines(ran.out);
     for (std::string line; std::getline(lines, line);) {

@@ -288,7 +288,10 @@ std::string value_of(const CLI::Option& option) {
     if (const auto choices = choices_of(option); !choices.empty()) return joined(choices, "|");
     const std::string type = option.get_type_name();
     const std::string name = type.substr(0, type.find(':'));
-    return name == "INT" || name == "UINT" || name == "FLOAT" ? "N" : name;
+    const std::string one = name == "INT" || name == "UINT" || name == "FLOAT" ? "N" : name;
+    std::string all = one;
+    for (int more = option.get_items_expected_min(); more > 1; --more) all += " " + one;
+    return all;
 }
 
 }  // namespace sourced::inspector

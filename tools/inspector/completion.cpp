@@ -252,18 +252,30 @@ private:
             entry(names, text);
         }
     }
-    void verbatim(const std::string& lines) {
-        if (lines.empty()) return;
-        text_ += ".PP\n.nf\n" + roff_lines(lines) + ".fi\n";
+    /// Lines that are indented stay as they are, the others are filled.
+    void paragraphs(const std::string& lines) {
+        bool filled = true;
+        text_ += ".PP\n";
+        std::istringstream stream(lines);
+        for (std::string line; std::getline(stream, line);) {
+            if (line.empty()) {
+                text_ += ".sp\n";
+                continue;
+            }
+            if (filled != (line[0] != ' ')) text_ += filled ? ".nf\n" : ".fi\n";
+            filled = line[0] != ' ';
+            text_ += roff(line) + "\n";
+        }
+        if (!filled) text_ += ".fi\n";
     }
-    static std::string roff_lines(const std::string& lines) {
-        std::string all;
+    void examples(const std::string& lines) {
+        text_ += ".PP\n.nf\n";
         std::istringstream stream(lines);
         for (std::string line; std::getline(stream, line);) {
             const auto begin = line.find_first_not_of(' ');
-            all += line.empty() ? ".sp\n" : roff(line.substr(begin == std::string::npos ? 0 : begin)) + "\n";
+            if (begin != std::string::npos) text_ += roff(line.substr(begin)) + "\n";
         }
-        return all;
+        text_ += ".fi\n";
     }
     void write_command(const CLI::App& command) {
         const About& about = tree_.abouts.at(&command);
@@ -274,8 +286,8 @@ private:
             entry(operand->get_name(true), operand->get_description() + ".");
         }
         options(command);
-        verbatim(about.more);
-        verbatim(about.examples);
+        if (!about.more.empty()) paragraphs(about.more);
+        examples(about.examples);
         for (const auto* below : commands_of(command)) write_command(*below);
     }
 

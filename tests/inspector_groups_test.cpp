@@ -1,7 +1,7 @@
 // groups and all that is below it, workers, check.
 #include <doctest/doctest.h>
+#include <SQLiteCpp/Database.h>
 #include <rapidjson/document.h>
-#include <sys/file.h>
 
 #include <algorithm>
 #include <array>
@@ -241,7 +241,8 @@ TEST_CASE("groups show: all of one group, with what waits, is parked and was ski
     CHECK(text.find("\norder-5 ") != std::string::npos);
     shop.store().stop_group("audit", "for the night");
     shop.leave();
-    CHECK(shop.said({"groups", "show", "orders"}) == golden("groups_show.txt", shop.said({"groups", "show", "orders"})));
+    CHECK(shop.said({"groups", "show", "orders"}) ==
+          golden("groups_show.txt", shop.said({"groups", "show", "orders"})));
     CHECK(shop.said({"groups", "show", "mails"}) ==
           golden("groups_show_stopped.txt", shop.said({"groups", "show", "mails"})));
     CHECK(shop.said({"groups", "show", "prices"}) ==
@@ -590,14 +591,15 @@ TEST_CASE("groups: another process that holds the file's lock makes every change
     Shop shop;
     fill(shop);
     shop.store().transaction([&](Transaction&) {
-        for (const Words& words : std::vector<Words>{{"groups", "stop", "orders", "--reason", "x"},
-                                                     {"groups", "start", "orders"},
-                                                     {"groups", "reset", "orders", "--to-start", "--reason", "x"},
-                                                     {"groups", "reset", "orders", "--to-end", "--reason", "x"},
-                                                     {"groups", "retry", "orders"},
-                                                     {"groups", "skip", "orders", "--stream", "order-3", "--reason", "x"},
-                                                     {"groups", "park", "orders", "--stream", "order-1", "--reason", "x"}}) {
-            Words all = words;
+        for (const Words& words : std::vector<Words>{{"stop", "orders", "--reason", "x"},
+                                                     {"start", "orders"},
+                                                     {"reset", "orders", "--to-start", "--reason", "x"},
+                                                     {"reset", "orders", "--to-end", "--reason", "x"},
+                                                     {"retry", "orders"},
+                                                     {"skip", "orders", "--stream", "order-3", "--reason", "x"},
+                                                     {"park", "orders", "--stream", "order-1", "--reason", "x"}}) {
+            Words all{"groups"};
+            all.insert(all.end(), words.begin(), words.end());
             all.insert(all.end(), {"--yes", "--wait", "0.05"});
             const auto ran = shop.run(all);
             CAPTURE(ran.err);
@@ -625,6 +627,29 @@ TEST_CASE("workers: who lives and what he holds, and who does not") {
     std::string text = shop.said({"workers"});
     CHECK(text.find(worker.host) != std::string::npos);
     CHECK(text.find("  yes") != std::string::npos);
+}
+
+TEST_CASE("workers: who has died is stale, and of another machine nothing is known") {
+    Shop shop;
+    fill(shop);
+    const auto change = [&](const std::string& set) {
+        SQLite::Database file(shop.path, SQLite::OPEN_READWRITE);
+        file.exec("PRAGMA wal_autocheckpoint=0");
+        file.exec("UPDATE sourced_workers SET " + set);
+    };
+    change("pid = 1073741824");  // more than there can be
+    const auto dead = parsed(shop.said({"workers", "--json"}));
+    CHECK(dead[0]["alive"].GetBool() == false);
+    CHECK(dead[0]["stale"].GetBool() == true);
+    CHECK(shop.said({"workers"}).find("  stale: another process takes its claims when its claim time is over\n") !=
+          std::string::npos);
+    CHECK(shop.said({"groups", "show", "orders"}).find("  no ") != std::string::npos);
+    change("host = 'far away'");
+    const auto far = parsed(shop.said({"workers", "--json"}));
+    CHECK(far[0]["alive"].IsNull());
+    CHECK(far[0]["stale"].GetBool() == false);
+    CHECK(text_of(far[0]["host"]) == "far away");
+    CHECK(shop.said({"workers"}).find("  runs on another machine\n") != std::string::npos);
 }
 
 // ---- check ----------------------------------------------------------------------

@@ -2714,7 +2714,7 @@ public:
     [[nodiscard]] virtual std::vector<Skipped> skipped(std::string_view group, std::int64_t after = 0,
                                                        std::size_t limit = 100) = 0;
     /// Where the group stands in its streams. Throws Error when `range.after` is no stream. Without a name: of all groups
-    /// those with an error and those that are parked; of `range` only the limit counts then.
+    /// those with an error and those that are parked; of `range` only `stream` and `limit` count then.
     [[nodiscard]] virtual std::vector<OffsetInfo> offsets(std::string_view group, const OffsetRange& range = {}) = 0;
 
     // ---- generations: a read model that is built anew beside the one that is read

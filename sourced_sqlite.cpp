@@ -3772,25 +3772,20 @@ public:
         // Streams from `after` to `last`.
         std::int64_t after = 0;
         std::int64_t last = std::numeric_limits<std::int64_t>::max();
-        if (group.empty()) {
-            std::vector<OffsetInfo> all;
-            auto row = troubled_anywhere_(limit(range.limit));
-            while (row.next()) all.push_back(offset_info(row));
-            return all;
-        }
-        const std::int64_t grp = group_named(group);
+        const std::int64_t grp = group.empty() ? 0 : group_named(group);
         if (!range.stream.empty()) {
             auto row = stream_id_(range.stream);
             if (!row.next()) return {};
             last = row.integer(0);
             after = last - 1;
-        } else if (!range.after.empty()) {
+        } else if (!group.empty() && !range.after.empty()) {
             auto row = stream_id_(range.after);
             if (!row.next()) throw Error("offsets after '" + range.after + "': there is no such stream");
             after = row.integer(0);
         }
         std::vector<OffsetInfo> all;
-        auto row = offsets_for(range)(grp, after, last, limit(range.limit));
+        auto row = group.empty() ? troubled_anywhere_(after, last, limit(range.limit))
+                                 : offsets_for(range)(grp, after, last, limit(range.limit));
         while (row.next()) {
             all.push_back(offset_info(row));
         }
@@ -4533,9 +4528,9 @@ private:
     Statement troubled_anywhere_{
         bank_, SOURCED_PRIVATE_SELECT_OFFSETS
         "INDEXED BY sourced_offsets_troubled JOIN sourced_streams s ON s.id = o.stream "
-        "JOIN sourced_groups served ON served.id = o.grp AND served.active = 1 "
         "LEFT JOIN sourced_workers w ON w.id = o.owner "
-        "WHERE o.error_type IS NOT NULL OR o.reason IS NOT NULL ORDER BY o.grp, o.stream LIMIT ?"};
+        "WHERE o.grp IN (SELECT id FROM sourced_groups WHERE active = 1) AND o.stream > ? "
+        "AND o.stream <= ? AND (o.error_type IS NOT NULL OR o.reason IS NOT NULL) ORDER BY o.grp, o.stream LIMIT ?"};
 #define SOURCED_PRIVATE_IN_STATE                                                                                     \
     "JOIN sourced_streams s ON s.id = o.stream LEFT JOIN sourced_workers w ON w.id = o.owner "                       \
     "WHERE o.grp = ?1 AND o.stream > ?2 AND o.stream <= ?3 AND o.state = "

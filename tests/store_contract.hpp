@@ -2002,6 +2002,9 @@ TEST_CASE_TEMPLATE("Store: streams are parked, tried again, and messages passed 
         CHECK(anywhere[0].group == "g");
         CHECK(anywhere[0].stream == "s1");
         CHECK(store->offsets({}, {.limit = 0}).empty());
+        CHECK(store->offsets({}, {.stream = "s1"}).size() == 1);
+        CHECK(store->offsets({}, {.stream = "s2"}).empty());
+        CHECK(store->offsets({}, {.stream = "unknown"}).empty());
         CHECK(store->stats().group("g").active);
         CHECK(store->stats().group("g").parked == 1);
         store->start_group("g");

@@ -11,8 +11,7 @@
 namespace sourced::inspector {
 namespace {
 
-constexpr std::size_t most_scheduled = 10'000;  // that are looked through
-constexpr std::size_t most_troubles = 10'000;
+constexpr std::size_t most_looked_at = 10'000;  // of what is scheduled, and of what was skipped
 
 struct TraceOptions {
     std::string name{};
@@ -45,6 +44,7 @@ struct Trace {
     std::vector<Step> steps{};
     bool more = false;            ///< the correlation has messages that are left out
     bool more_scheduled = false;  ///< there is more in the schedule than was looked through
+    bool more_skipped = false;    ///< the same of what groups were made to pass over
 };
 
 struct IdHash {
@@ -79,8 +79,8 @@ public:
 
 private:
     void read_scheduled() {
-        scheduled_ = store_.scheduled(most_scheduled + 1);
-        trace_.more_scheduled = scheduled_.size() > most_scheduled;
+        scheduled_ = store_.scheduled(most_looked_at + 1);
+        trace_.more_scheduled = scheduled_.size() > most_looked_at;
         if (trace_.more_scheduled) scheduled_.pop_back();
     }
 
@@ -181,16 +181,20 @@ private:
             const auto found = by_position.find(position);
             if (found != by_position.end()) found->second->troubles.push_back(std::move(trouble));
         };
-        for (const auto& skipped : store_.skipped({}, 0, most_troubles)) {
-            add(skipped.position, {skipped.group, "skipped", skipped.reason});
-        }
-        OffsetRange range;
-        range.limit = most_troubles;
-        for (const auto& offset : store_.offsets({}, range)) {
-            const bool parked = offset.state == OffsetInfo::State::parked;
-            const bool waits = offset.state == OffsetInfo::State::waiting;
-            add(offset.position, {offset.group, parked ? "parked" : waits ? "waiting" : "failed",
-                                  offset.error_text.empty() ? offset.reason : offset.error_text});
+        auto records = store_.skipped({}, 0, most_looked_at + 1);
+        trace_.more_skipped = records.size() > most_looked_at;
+        for (const auto& skipped : records) add(skipped.position, {skipped.group, "skipped", skipped.reason});
+        std::unordered_set<std::string> streams;
+        for (const auto& [position, step] : by_position) streams.insert(step->message.stream);
+        for (const auto& stream : streams) {
+            OffsetRange range;
+            range.stream = stream;
+            for (const auto& offset : store_.offsets({}, range)) {
+                const bool parked = offset.state == OffsetInfo::State::parked;
+                const bool waits = offset.state == OffsetInfo::State::waiting;
+                add(offset.position, {offset.group, parked ? "parked" : waits ? "waiting" : "failed",
+                                      offset.error_text.empty() ? offset.reason : offset.error_text});
+            }
         }
     }
 
@@ -398,7 +402,7 @@ detail::Drawing drawing_of(const Output& out, const Trace& trace) {
 void write_json(Output& out, const Trace& trace) {
     Json json;
     json.begin().field("correlation", trace.correlation).field("asked", trace.asked);
-    json.field("complete", !trace.more && !trace.more_scheduled);
+    json.field("complete", !trace.more && !trace.more_scheduled && !trace.more_skipped);
     json.key("messages").begin_array();
     for (const auto& step : trace.steps) {
         if (!step.due_at) write_message(json, step.message);
@@ -437,9 +441,12 @@ Exit show_trace(Context& context, const TraceOptions& options) {
         std::cerr << "sourced: more messages belong to it: --limit " << 10 * std::min(options.limit, most)
                   << " shows more of them, and the trace of a later one shows what is around that\n";
     }
-    if (trace.more_scheduled) {
-        std::cerr << "sourced: of the schedule only the first " << grouped(most_scheduled) << " were looked through\n";
-    }
+    const auto looked_at = [](bool more, const char* of) {
+        if (!more) return;
+        std::cerr << "sourced: of " << of << " only the first " << grouped(most_looked_at) << " were looked through\n";
+    };
+    looked_at(trace.more_scheduled, "the schedule");
+    looked_at(trace.more_skipped, "what was skipped");
     return Exit::ok;
 }
 

@@ -2878,10 +2878,10 @@ struct VerifyOptions {
 /// An event that a reactor put off when it handled a command has an entry "scheduled", and is none of I5 and I7.
 ///
 /// Opens the file for reading only and never moves the WAL into it; sees one consistent state, so
-/// processes that write at the same time do no harm, though the WAL cannot shrink meanwhile. An empty -wal
-/// and a -shm may stay behind. Memory is bounded, whatever the file's size. Damage that keeps SQLite from reading
-/// is a violation of I11. Throws StoreError when there is no such file, it cannot be opened, or it has
-/// nothing of the engine in it.
+/// processes that write at the same time do no harm, though the WAL cannot shrink meanwhile. What stands beside
+/// the file because of that goes away as with a store that only reads. Memory is bounded, whatever the file's
+/// size. Damage that keeps SQLite from reading is a violation of I11. Throws StoreError when there is no such
+/// file, it cannot be opened, or it has nothing of the engine in it.
 [[nodiscard]] SOURCED_API std::vector<Violation> verify(const std::string& path, const VerifyOptions& options = {});
 
 /// What this program was built and linked with.

@@ -296,6 +296,10 @@ const std::string& Context::file() const {
     return path.empty() ? detail::Access::options(*linked_).path : path;
 }
 
+std::string Context::called(const std::string& rest) const {
+    return "sourced " + (library.empty() ? "" : "--app " + shell_word(library) + " ") + shell_word(file()) + " " + rest;
+}
+
 std::unique_ptr<Store> Context::open(bool for_changing) const {
     if (!std::filesystem::exists(file())) throw Failed(Exit::failure, "there is no file '" + file() + "'");
     StoreOptions options;

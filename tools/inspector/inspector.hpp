@@ -60,6 +60,8 @@ public:
     /// The file's path: as it was named, else the linked App's. Throws Failed(usage) when there is neither.
     [[nodiscard]] const std::string& file() const;
     [[nodiscard]] bool has_file() const;
+    /// The command line that runs the program on the same file again, as a shell takes it.
+    [[nodiscard]] std::string called(const std::string& rest) const;
     [[nodiscard]] Output& out() noexcept { return out_; }
     [[nodiscard]] App* linked() const noexcept { return linked_; }
     [[nodiscard]] const Tree& tree() const noexcept { return *tree_; }

@@ -270,6 +270,14 @@ std::string grouped(std::int64_t number) {
 
 std::string in_quotes(std::string_view text) { return "'" + printable(text) + "'"; }
 
+std::string shell_word(std::string_view text) {
+    constexpr std::string_view plain = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./:@%+,-";
+    if (!text.empty() && text.find_first_not_of(plain) == std::string_view::npos) return std::string(text);
+    std::string quoted = "'";
+    for (const char each : printable(text)) quoted += each == '\'' ? std::string("'\\''") : std::string(1, each);
+    return quoted + "'";
+}
+
 std::string count_text(std::int64_t number, const std::string& of_what, bool estimated) {
     return (estimated ? "~" : "") + grouped(number) + " " + of_what + (number == 1 ? "" : "s");
 }

@@ -38,6 +38,8 @@ namespace sourced::inspector {
 
 /// A name from a file in quotes, printable.
 [[nodiscard]] std::string in_quotes(std::string_view text);
+/// A word as a shell takes it, in quotes where it has to be.
+[[nodiscard]] std::string shell_word(std::string_view text);
 /// 541909 as "541,909".
 [[nodiscard]] std::string grouped(std::int64_t number);
 /// "1 stream", "2 streams", and "~5,000 streams" for a number that is about right.

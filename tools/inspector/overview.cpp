@@ -182,23 +182,17 @@ struct Next {
     std::string what;
 };
 
-/// A word as a shell takes it; nothing for one that cannot be typed, or would be taken for an option.
+/// The word; nothing for one that cannot be typed, or would be taken for an option.
 std::optional<std::string> word(const std::string& text) {
     if (text.empty() || text.front() == '-' || printable(text) != text) return std::nullopt;
-    constexpr std::string_view plain = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./:@%+=,-";
-    if (text.find_first_not_of(plain) == std::string::npos) return text;
-    std::string quoted = "'";
-    for (const char each : text) quoted += each == '\'' ? std::string("'\\''") : std::string(1, each);
-    return quoted + "'";
+    return shell_word(text);
 }
 
 /// Three commands that are worth a look, most urgent first.
 std::vector<Next> next_commands(Context& context, const Summary& summary) {
-    const std::optional<std::string> file = word(context.file());
-    const std::string begin = "sourced " + file.value_or("FILE") + " ";
     std::vector<Next> next;
     const auto add = [&](const std::string& command, const std::optional<std::string>& name, const std::string& what) {
-        if (name && next.size() < 3) next.push_back({begin + command + *name, what});
+        if (name && next.size() < 3) next.push_back({context.called(command + *name), what});
     };
     const auto& groups = summary.stats.groups;
     const auto stopped = std::find_if(groups.begin(), groups.end(), [](const auto& group) { return !group.active; });

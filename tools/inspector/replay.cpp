@@ -7,9 +7,7 @@
 
 #include <algorithm>
 #include <charconv>
-#include <cctype>
 #include <cmath>
-#include <cstring>
 #include <iostream>
 #include <limits>
 #include <mutex>
@@ -69,23 +67,6 @@ const GroupInfo* find_group(const Stats& stats, std::string_view name) {
     const auto found = std::find_if(stats.groups.begin(), stats.groups.end(),
                                     [&](const auto& group) { return group.name == name; });
     return found == stats.groups.end() ? nullptr : &*found;
-}
-
-/// A word as a shell takes it.
-std::string word(const std::string& text) {
-    const auto plain = [](const char c) {
-        return std::isalnum(static_cast<unsigned char>(c)) || std::strchr("_./:@%+,-", c);
-    };
-    if (!text.empty() && std::all_of(text.begin(), text.end(), plain)) return text;
-    std::string quoted = "'";
-    for (const char c : printable(text)) quoted += c == '\'' ? "'\\''" : std::string(1, c);
-    return quoted + "'";
-}
-
-/// How the program is called again.
-std::string called(const Context& context, const std::string& rest) {
-    return "sourced " + (context.library.empty() ? "" : "--app " + word(context.library) + " ") + word(context.file()) +
-           " " + rest;
 }
 
 // ---- replay -------------------------------------------------------------------------
@@ -210,7 +191,7 @@ const GroupInfo& group_in_file(Context& context, const Stats& stats, const Defin
     }
     if (!group->active) {
         throw Failed(Exit::failure, "group '" + name + "' is stopped: " + group->reason + "; start it first: " +
-                                        called(context, "groups start " + word(name)));
+                                        context.called("groups start " + shell_word(name)));
     }
     if (const std::string type = unhandled_type(*group, definition); !type.empty()) {
         throw Failed(Exit::failure, "group '" + name + "' handles '" + type + "' in '" + context.file() +
@@ -268,10 +249,10 @@ Plan plan_of(Context& context, const Definition& definition, const GroupInfo& gr
 }
 
 std::string how_to_go_on(const Context& context, const ReplayOptions& options, const Range& range) {
-    std::string rest = "replay --group " + word(options.group) + " --resume";
+    std::string rest = "replay --group " + shell_word(options.group) + " --resume";
     if (!options.until.empty()) rest += " --until " + std::to_string(range.until);
     if (range.rate > 0) rest += " --rate " + options.rate;
-    return called(context, rest);
+    return context.called(rest);
 }
 
 const char* result_text(detail::Ran::Result result) {

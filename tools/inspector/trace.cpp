@@ -352,12 +352,12 @@ private:
         };
         if (step.due_at) say(Style::faint, "due " + out_.time(*step.due_at));
         if (const auto delay = delay_of(trace_, step)) say(Style::faint, delay_text(*delay));
+        if (message.id == trace_.asked) say(Style::heading, std::string(strokes_.mark) + " this one");
         if (is_refusal(message)) say(Style::bad, std::string(strokes_.cross) + " " + printable(reason_of(message)));
         for (const auto& trouble : step.troubles) {
             say(Style::warning, std::string(strokes_.cross) + " " + printable(note_of(trouble)));
         }
         if (const auto note = cause_note(step); !note.empty()) say(Style::warning, "(" + note + ")");
-        if (message.id == trace_.asked) say(Style::heading, std::string(strokes_.mark) + " this one");
         rows_.push_back(std::move(row));
     }
     Output& out_;

@@ -394,6 +394,26 @@ TEST_CASE("export: a file is replaced with --force only, and is whole or not the
     CHECK(std::filesystem::is_symlink(full));
 }
 
+TEST_CASE("export: the file itself is never replaced, whatever it is called") {
+    const TemporaryDirectory directory;
+    (void)small_export(directory);
+    const std::string path = directory.file("small.db");
+    const std::string link = directory.file("link");
+    std::filesystem::create_symlink(path, link);
+    for (const std::string& to : {path, directory.file("./small.db"), link}) {
+        const Ran ran = inspect({path, "export", "--force", "--to", to});
+        CHECK(ran.status == 1);
+        CHECK(ran.err == "sourced: '" + to + "' is the file itself\n");
+    }
+    for (const std::string to : {path + "-wal", path + "-shm"}) {
+        CHECK(inspect({path, "export", "--force", "--to", to}).err == "sourced: '" + to +
+                                                                         "' is a part of the file itself\n");
+    }
+    CHECK(std::filesystem::is_symlink(link));
+    CHECK(open_at(path)->head() == 4);
+    CHECK(support::problems_of(path) == "");
+}
+
 TEST_CASE("export: of a file that grows it is one state") {
     const TemporaryDirectory directory;
     const std::string path = directory.file("grows.db");

@@ -123,9 +123,20 @@ std::int64_t position_of(Context& context, const std::string& text) {
     return context.look().position_at(parse_time(text, context.out().now));
 }
 
+/// The options, unless what they name is a part of the file that is read: replaced, all of it would be lost.
+const ExportOptions& checked(Context& context, const ExportOptions& options) {
+    for (const char* end : {"", "-wal", "-shm"}) {
+        std::error_code missing;
+        if (!std::filesystem::equivalent(options.to, context.file() + end, missing)) continue;
+        throw Failed(Exit::failure, "'" + options.to + "' is " + (*end ? "a part of " : "") + "the file itself");
+    }
+    return options;
+}
+
 class Export {
 public:
-    Export(Context& context, const ExportOptions& options) : context_(context), options_(options), sink_(options) {
+    Export(Context& context, const ExportOptions& options)
+        : context_(context), options_(options), sink_(checked(context, options)) {
         range_.types = options.types;
         range_.stream = options.stream;
         if (!options.from.empty()) range_.from = position_of(context, options.from);
@@ -234,6 +245,7 @@ Exit export_log(Context& context, const ExportOptions& options) {
     }
     static_cast<void>(context.interrupted());  // from here on it ends well
     const auto began = std::chrono::steady_clock::now();
+    static_cast<void>(context.look());  // its -wal and -shm are there now
     Export job(context, options);
     job.run();
     const std::chrono::duration<double> took = std::chrono::steady_clock::now() - began;

@@ -445,6 +445,11 @@ TEST_CASE("import: a missing file is made with --create only, and not kept when 
     CHECK(files_in(directory) == std::set<std::string>{"small.db"});
     CHECK(inspect({path, "import", "--create"}, joined(lines)).status == 0);
     CHECK(open_at(path)->head() == 4);
+    const std::string empty = directory.file("empty.db");
+    (void)open_at(empty);
+    const Ran nothing = inspect({directory.file("also.db"), "import", "--create"}, inspect({empty, "export"}).out);
+    CHECK(nothing.status == 0);
+    CHECK(files_in(directory) == std::set<std::string>{"also.db", "empty.db", "new.db", "small.db"});
 }
 
 TEST_CASE("import: into a file that has messages it asks first, and passes over what is there") {

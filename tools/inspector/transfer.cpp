@@ -408,7 +408,7 @@ public:
     [[nodiscard]] Store& store() noexcept { return *store_; }
     [[nodiscard]] std::int64_t before() const noexcept { return before_; }
     [[nodiscard]] const std::string& path() const noexcept { return path_; }
-    /// Something is in it now: a file that was made for it stays.
+    /// A file that was made for it stays: something is in it, or nothing was to come.
     void keep() noexcept { taken_ = true; }
 
 private:
@@ -462,6 +462,7 @@ public:
                                             messages_text(seen_.messages) + others_text(seen_) + ", not " +
                                             messages_text(end_->messages) + others_text(*end_) + "; " + so_far());
         }
+        target_->keep();
     }
 
 private:

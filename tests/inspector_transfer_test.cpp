@@ -405,7 +405,7 @@ TEST_CASE("export: the file itself is never replaced, whatever it is called") {
         CHECK(ran.status == 1);
         CHECK(ran.err == "sourced: '" + to + "' is the file itself\n");
     }
-    for (const std::string to : {path + "-wal", path + "-shm"}) {
+    for (const std::string& to : {path + "-wal", path + "-shm"}) {
         CHECK(inspect({path, "export", "--force", "--to", to}).err == "sourced: '" + to +
                                                                          "' is a part of the file itself\n");
     }
@@ -450,6 +450,27 @@ TEST_CASE("import: a missing file is made with --create only, and not kept when 
     const Ran nothing = inspect({directory.file("also.db"), "import", "--create"}, inspect({empty, "export"}).out);
     CHECK(nothing.status == 0);
     CHECK(files_in(directory) == std::set<std::string>{"also.db", "empty.db", "new.db", "small.db"});
+}
+
+TEST_CASE("import: a file that it has made and somebody else uses is not taken away") {
+    const TemporaryDirectory directory;
+    const auto lines = small_export(directory);
+    const std::string path = directory.file("new.db");
+    support::Program program({path, "import", "--create"});
+    program.tell(lines[0] + "\n");
+    while (!std::filesystem::exists(path)) std::this_thread::yield();
+    std::unique_ptr<Store> store = open_at(path);
+    SUBCASE("it has it open") {}
+    SUBCASE("it has written to it") {
+        store->append("mine", {event("added")});
+        store.reset();
+    }
+    program.tell("no line of an export\n");
+    CHECK(program.end().status == 1);
+    REQUIRE(std::filesystem::exists(path));
+    if (store) store->append("mine", {event("added")});
+    CHECK(open_at(path)->head() == 1);
+    CHECK(support::problems_of(path) == "");
 }
 
 TEST_CASE("import: into a file that has messages it asks first, and passes over what is there") {

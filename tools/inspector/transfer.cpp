@@ -391,8 +391,8 @@ public:
             opening.path = scratch_->file();
             opening.open = Open::create;
             opening.durability = Durability::normal;
-        } else {
-            created_ = !there;
+        } else if (!there) {
+            make();
         }
         store_ = open_store(opening);
         before_ = store_->head();
@@ -400,9 +400,10 @@ public:
     Target(const Target&) = delete;
     Target& operator=(const Target&) = delete;
     ~Target() {
-        if (!created_ || taken_) return;
+        if (!created_ || taken_ || (store_ && !is_empty())) return;
         store_.reset();
-        for (const char* end : {"", "-wal", "-shm"}) ::unlink((path_ + end).c_str());
+        // Who closes the file last takes its -wal away: if it is there, somebody else has the file open.
+        if (::access((path_ + "-wal").c_str(), F_OK) != 0) ::unlink(path_.c_str());
     }
 
     [[nodiscard]] Store& store() noexcept { return *store_; }
@@ -412,6 +413,19 @@ public:
     void keep() noexcept { taken_ = true; }
 
 private:
+    /// Whether it is us who make the file, and nobody else at the same time.
+    void make() {
+        const int file = ::open(path_.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+        created_ = file >= 0;
+        if (created_) ::close(file);
+    }
+    [[nodiscard]] bool is_empty() const noexcept {
+        try {
+            return store_->head() == 0 && store_->scheduled(1).empty() && store_->stats().groups.empty();
+        } catch (const std::exception&) {
+            return false;
+        }
+    }
     void copy(Context& context) {
         Progress progress("pages copied for the trial");
         context.look().backup(scratch_->file(), {.progress = [&](std::int64_t done, std::int64_t total) {

@@ -212,6 +212,13 @@ TEST_CASE("stream: mistakes are told apart") {
     CHECK(shop.refused({"stream", std::string(1000, 'x')}) ==
           "4 sourced: there is no stream '" + std::string(1000, 'x') + "'\n");
     CHECK(shop.refused({"stream", "quite another"}) == "4 sourced: there is no stream 'quite another'\n");
+    std::vector<Append> orders;
+    for (int i = 2000; i < 3100; ++i) {
+        orders.push_back({"order-" + std::to_string(i), {support::message(Kind::event, "order.made")}, any_seq});
+    }
+    shop.store().append_all(orders);
+    CHECK(shop.refused({"stream", "order-200x"}) ==
+          "4 sourced: there is no stream 'order-200x'. Did you mean 'order-2000'?\n");
     CHECK(shop.refused({"stream", "cart-1", "--from", "3", "--to", "2"}) ==
           "2 sourced: --from 3 is behind --to 2: with --reverse, too, --from is the lower one\n");
     CHECK(shop.refused({"stream", "cart-1", "--since", "@2", "--until", "@1"}) ==

@@ -59,8 +59,12 @@ void no_such_stream(Store& store, std::string_view stream) {
     if (stream.size() > longest) throw Failed(Exit::not_found, text);
     std::vector<std::string> others;
     for (const auto& other : store.recent_streams(looked_at)) others.push_back(other.name);
-    const StreamQuery longer{.pattern = beginning(stream), .order = StreamQuery::Order::name, .limit = 1};
-    for (const auto& other : store.streams(longer)) others.push_back(other.name);
+    for (std::size_t cut = 0; cut <= 2 && cut < stream.size(); ++cut) {  // a slip is most often near the end
+        const StreamQuery alike{.pattern = beginning(stream.substr(0, stream.size() - cut)),
+                                .order = StreamQuery::Order::name,
+                                .limit = 100};
+        for (const auto& other : store.streams(alike)) others.push_back(other.name);
+    }
     throw Failed(Exit::not_found, text + did_you_mean(stream, others));
 }
 

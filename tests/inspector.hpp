@@ -70,6 +70,14 @@ public:
     }
 
     void signal(int number) const { ::kill(pid_, number); }
+    /// Whether it has a handler for the signal by now.
+    [[nodiscard]] bool catches(int number) const {
+        std::ifstream status("/proc/" + std::to_string(pid_) + "/status");
+        for (std::string line; std::getline(status, line);) {
+            if (line.rfind("SigCgt:", 0) == 0) return (std::stoull(line.substr(7), nullptr, 16) >> (number - 1) & 1) != 0;
+        }
+        throw std::runtime_error("a program has ended before it took signal " + std::to_string(number));
+    }
     /// Writes to its stdin.
     void tell(const std::string& text) const {
         if (::write(in_, text.data(), text.size()) < 0 && errno != EPIPE) {

@@ -151,6 +151,49 @@ TEST_CASE("backup: an online copy that opens and is well") {
     CHECK(files_in(directory) == std::set<std::string>{"copy.db", "shop.db"});
 }
 
+TEST_CASE("verify, backup, export: Ctrl-C ends them with 130, and nothing stays behind") {
+    const TemporaryDirectory directory;
+    const std::string path = directory.file("shop.db");
+    const std::string to = directory.file("to");
+    fill(path);
+    std::vector<std::string> command;
+    std::string said;
+    SUBCASE("verify") {
+        command = {"verify"};
+        said = "no message was checked yet";
+    }
+    SUBCASE("verify without integrity_check") {
+        command = {"verify", "--no-integrity"};
+        said = "of 10 messages were checked";
+    }
+    SUBCASE("backup") {
+        command = {"backup", to};
+        said = "there is no copy";
+    }
+    SUBCASE("export to a file") {
+        command = {"export", "--to", to};
+        said = "10 messages were written, and nothing of them is kept";
+    }
+    SUBCASE("export to stdout") {
+        command = {"export"};
+        said = "10 messages were written; the last line is missing, so that import notices";
+    }
+    command.insert(command.begin(), {path, "--wait", "60"});
+    std::optional<SQLite::Database> only(stranger(path));
+    only->exec("PRAGMA locking_mode=EXCLUSIVE; BEGIN EXCLUSIVE; COMMIT");
+    support::Program program(command);
+    // It waits for the file, which is ours alone, and takes the signal once it has said that it takes it.
+    while (!program.catches(SIGINT)) std::this_thread::yield();
+    program.signal(SIGINT);
+    only.reset();
+    const Ran ran = program.end();
+    CHECK(ran.status == 130);
+    CHECK(contains(ran.err, "interrupted: "));
+    CHECK(contains(ran.err, said));
+    CHECK(files_in(directory) == std::set<std::string>{"shop.db"});
+    CHECK(support::problems_of(path) == "");
+}
+
 TEST_CASE("checkpoint: says what it did, or who held it up") {
     const TemporaryDirectory directory;
     const std::string path = directory.file("shop.db");

@@ -6433,23 +6433,6 @@ void check_owner(Connection& connection) {
     }
 }
 
-/// Several processes may open a fresh file at once, and switching to WAL waits for no lock by itself.
-void switch_to_wal(Connection& connection, std::chrono::steady_clock::time_point deadline) {
-    while (true) {
-        try {
-            check_owner(connection);  // before anything is changed
-            const auto rows = connection.query("PRAGMA journal_mode=WAL", {});
-            if (!rows.empty() && rows.front().text(0) == "wal") return;
-            throw StoreError("it cannot be switched to WAL mode, SQLite keeps '" +
-                             (rows.empty() ? std::string("nothing") : rows.front().text(0)) + "'");
-        } catch (const SqliteError& error) {
-            if (error.primary() != SQLITE_BUSY || std::chrono::steady_clock::now() >= deadline) throw;
-            connection.forget_user_statements();
-            std::this_thread::sleep_for(std::chrono::milliseconds(1));
-        }
-    }
-}
-
 /// The version of the engine's tables, 0 when there are none. A newer one than this program knows is refused.
 std::int64_t found_schema(Connection& connection) {
     check_owner(connection);
@@ -6462,10 +6445,30 @@ std::int64_t found_schema(Connection& connection) {
     return version;
 }
 
+[[noreturn]] void throw_foreign() { throw StoreError("it is a SQLite database with nothing of the engine in it"); }
+
+/// Several processes may open a fresh file at once, and switching to WAL waits for no lock by itself.
+void switch_to_wal(Connection& connection, Open open, std::chrono::steady_clock::time_point deadline) {
+    while (true) {
+        try {
+            // Before anything is changed.
+            if (found_schema(connection) == 0 && open == Open::existing) throw_foreign();
+            const auto rows = connection.query("PRAGMA journal_mode=WAL", {});
+            if (!rows.empty() && rows.front().text(0) == "wal") return;
+            throw StoreError("it cannot be switched to WAL mode, SQLite keeps '" +
+                             (rows.empty() ? std::string("nothing") : rows.front().text(0)) + "'");
+        } catch (const SqliteError& error) {
+            if (error.primary() != SQLITE_BUSY || std::chrono::steady_clock::now() >= deadline) throw;
+            connection.forget_user_statements();
+            std::this_thread::sleep_for(std::chrono::milliseconds(1));
+        }
+    }
+}
+
 /// What was never the engine's is left as it is, and what only others know how to read.
 void check_readable(Connection& connection) {
     const std::int64_t found = found_schema(connection);
-    if (found == 0) throw StoreError("it is a SQLite database with nothing of the engine in it");
+    if (found == 0) throw_foreign();
     if (found < schema_version) {
         throw StoreError("it has schema version " + std::to_string(found) + ", this program reads " +
                          std::to_string(schema_version) +
@@ -6518,10 +6521,9 @@ void prepare(Connection& connection, const StoreOptions& options) {
     const auto deadline = std::chrono::steady_clock::now() + options.busy_timeout;
     const auto milliseconds = std::chrono::duration_cast<std::chrono::milliseconds>(options.busy_timeout);
     sqlite3_busy_timeout(connection.handle(), static_cast<int>(milliseconds.count()));
-    if (!options.path.empty()) switch_to_wal(connection, deadline);
+    if (!options.path.empty()) switch_to_wal(connection, options.open, deadline);
     // The write lock only where it is needed: SQLite's own waiting can starve for seconds beside busy writers.
     const std::int64_t version = found_schema(connection);
-    if (version == 0 && options.open == Open::existing) (void)check_readable(connection);
     if (version != schema_version) {
         connection.execute("BEGIN IMMEDIATE");
         const auto found = found_schema(connection);

@@ -1012,6 +1012,26 @@ TEST_CASE("Opening what exists: it is brought to this version and written to, ne
     CHECK(open_at(path, options)->append("s", {message("a")}).last_position == 1);
 }
 
+TEST_CASE("Opening what exists: what is not the engine's, or of a newer one, is left as it is") {
+    const Directory directory;
+    const std::string path = directory.file();
+    std::string found;
+    {
+        SQLite::Database other(path, SQLite::OPEN_READWRITE | SQLite::OPEN_CREATE);
+        SUBCASE("a stranger's") {
+            other.exec("CREATE TABLE mine(n)");
+            found = "it is a SQLite database with nothing of the engine in it";
+        }
+        SUBCASE("a newer one's") {
+            other.exec("CREATE TABLE sourced_meta(key, value); INSERT INTO sourced_meta VALUES('schema_version', 99)");
+            found = "it has schema version 99, this program knows 2: use a newer version of the program";
+        }
+    }
+    CHECK(existing_error(path) == "open '" + path + "': " + found);
+    SQLite::Database other(path, SQLite::OPEN_READONLY);
+    CHECK(other.execAndGet("PRAGMA journal_mode").getString() == "delete");
+}
+
 // ---- Trouble ------------------------------------------------------------------------------------
 
 TEST_CASE("SQLite file: a lock held by a stranger is waited for, then an error, and work goes on when it is free") {

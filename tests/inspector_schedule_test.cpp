@@ -252,6 +252,21 @@ TEST_CASE("scheduled: names from the file reach no terminal raw") {
     CHECK(all.find('\x07') == std::string::npos);
 }
 
+TEST_CASE("scheduled: what is neither UTF-8 nor JSON leaves the list JSON") {
+    const Shop shop;
+    auto entry = Shop::entry(at(year_2100), "cart-\xff", "cart.remind", 5);
+    entry.message.payload = "}{\x1b";
+    shop.open()->schedule({entry});
+    rapidjson::Document entries;
+    entries.Parse<rapidjson::kParseValidateEncodingFlag>(shop.said({"scheduled", "--json"}).c_str());
+    REQUIRE_FALSE(entries.HasParseError());
+    REQUIRE(entries.Size() == 4);
+    const auto found = std::find_if(entries.Begin(), entries.End(),
+                                    [](const auto& each) { return each.HasMember("stream_base64"); });
+    REQUIRE(found != entries.End());
+    CHECK(std::string((*found)["payload_text"].GetString()) == "}{\x1b");
+}
+
 TEST_CASE("scheduled: another process that holds the file's lock makes a change end as busy") {
     const Shop shop;
     const auto store = shop.open();

@@ -118,13 +118,7 @@ std::string_view LineWriter::line(const Message& content) {
 }
 
 std::string_view LineWriter::line(const Scheduled& content) {
-    const Message& message = content.message;
-    begin("scheduled").time_field("due_at", content.due_at).text_field("stream", message.stream);
-    json_.text_field("type", message.type).field("kind", kind_name(message.kind)).field("schema", message.schema);
-    json_.field("id", message.id).field("causation", message.causation).field("correlation", message.correlation);
-    if (message.occurred_at != Time{}) json_.time_field("occurred_at", message.occurred_at);
-    json_.json_field("metadata", message.metadata.json(), Bytes::all);
-    json_.json_field("payload", message.payload, Bytes::all);
+    write_scheduled(begin("scheduled"), content, Bytes::all);
     return end();
 }
 

@@ -451,6 +451,15 @@ void write_message(Json& json, const Message& message, Bytes bytes) {
     json.end();
 }
 
+void write_scheduled(Json& json, const Scheduled& entry, Bytes bytes) {
+    const Message& message = entry.message;
+    json.time_field("due_at", entry.due_at).text_field("stream", message.stream).text_field("type", message.type);
+    json.field("kind", message.kind == Kind::command ? "command" : "event").field("schema", message.schema);
+    json.field("id", message.id).field("causation", message.causation).field("correlation", message.correlation);
+    if (message.occurred_at != Time{}) json.time_field("occurred_at", message.occurred_at);
+    json.json_field("metadata", message.metadata.json(), bytes).json_field("payload", message.payload, bytes);
+}
+
 // ---- Output -------------------------------------------------------------------
 
 Output::Output()

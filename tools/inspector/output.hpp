@@ -124,6 +124,9 @@ private:
 /// recorded_at, occurred_at, metadata, payload (null when erased), erased_at when it was; see tools/README.md for what
 /// cannot be written like this.
 void write_message(Json& json, const Message& message, Bytes bytes = Bytes::meant);
+/// What waits for its time as all commands give it: due_at and the fields of a message but those that it gets in the
+/// log. Into an object that is open, so that a command can say more of it.
+void write_scheduled(Json& json, const Scheduled& entry, Bytes bytes = Bytes::meant);
 
 // ---- Where it goes ------------------------------------------------------------
 

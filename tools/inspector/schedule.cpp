@@ -25,12 +25,9 @@ struct ListOptions {
 };
 
 void write_entry(Json& json, const Scheduled& entry, const Recurring* recurring, Time now) {
-    const Message& message = entry.message;
-    json.begin().field("due_at", entry.due_at).field("overdue", entry.due_at < now);
-    json.field("id", message.id).field("stream", message.stream).field("type", message.type);
-    json.field("kind", message.kind == Kind::command ? "command" : "event").field("schema", message.schema);
-    json.field("causation", message.causation).field("correlation", message.correlation);
-    json.key("metadata").raw(message.metadata.json()).key("payload").raw(message.payload).key("recurring");
+    json.begin();
+    write_scheduled(json, entry);
+    json.field("overdue", entry.due_at < now).key("recurring");
     if (recurring) {
         const auto every = std::chrono::duration<double>(recurring->every).count();
         json.begin().field("name", recurring->name).field("every_seconds", every);

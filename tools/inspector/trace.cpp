@@ -410,8 +410,8 @@ void write_json(Output& out, const Trace& trace) {
     json.end_array().key("scheduled").begin_array();
     for (const auto& step : trace.steps) {
         if (!step.due_at) continue;
-        json.begin().field("due_at", *step.due_at).key("message");
-        write_message(json, step.message);
+        json.begin();
+        write_scheduled(json, {*step.due_at, step.message});
         json.end();
     }
     json.end_array().key("outside_cause").begin_array();

@@ -88,7 +88,7 @@ public:
         const auto ran = run(arguments);
         CHECK(ran.status == 0);
         rapidjson::Document document;
-        document.Parse(ran.out.c_str());
+        document.Parse<rapidjson::kParseValidateEncodingFlag>(ran.out.c_str());
         REQUIRE_FALSE(document.HasParseError());
         return document;
     }
@@ -295,7 +295,10 @@ TEST_CASE("inspector streams: ids that a terminal would obey are shown as escape
     CHECK_FALSE(holds(text, "\x1b"));
     CHECK_FALSE(holds(text, "\xe2\x80\xae"));
     CHECK_FALSE(holds(shop.run({"streams", "-o", "jsonl"}).out, "\x1b"));
-    CHECK(shop.json({"streams", "--json", "--limit", "1"})[0]["stream"] == "\xe2\x80\xaeright");
+    const auto ids = shop.json({"streams", "--json"});
+    CHECK(ids[0]["stream"] == "\xe2\x80\xaeright");
+    CHECK(ids[1]["stream_base64"] == "YRtbMkoKgCBi");
+    CHECK(shop.json({"streams", "--json", "--names"})[1] == "a\\x1b[2J\\n\\x80 b");
 }
 
 TEST_CASE("inspector streams: what cannot be meant is refused") {

@@ -349,6 +349,8 @@ Json& Json::key(std::string_view name) {
     return *this;
 }
 Json& Json::value(std::string_view text) {
+    const std::string shown = is_plain(text) || is_utf8(text) ? std::string() : printable(text);
+    if (!shown.empty()) text = shown;
     writer_.String(text.data() ? text.data() : "", static_cast<rapidjson::SizeType>(text.size()));
     return *this;
 }

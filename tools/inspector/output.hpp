@@ -13,6 +13,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <type_traits>
 #include <vector>
 
 namespace sourced::inspector {
@@ -75,6 +76,7 @@ public:
     Json& begin_array();
     Json& end_array();
     Json& key(std::string_view name);
+    /// As text without a name; what is no UTF-8 stands there as printable() shows it.
     Json& value(std::string_view text);
     Json& value(const char* text) { return value(std::string_view(text)); }
     Json& value(const std::string& text) { return value(std::string_view(text)); }
@@ -102,7 +104,8 @@ public:
 
     template <class T>
     Json& field(std::string_view name, const T& content) {
-        return key(name).value(content);
+        if constexpr (std::is_convertible_v<const T&, std::string_view>) return text_field(name, content);
+        else return key(name).value(content);
     }
     template <class T>
     Json& field(std::string_view name, const std::optional<T>& content) {

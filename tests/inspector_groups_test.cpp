@@ -282,6 +282,7 @@ TEST_CASE("groups show: offsets come in pages") {
     };
     CHECK(streams({}) == "order-1 order-2 order-3 order-4 order-5 ");
     CHECK(streams({"--limit", "2"}) == "order-1 order-2 ");
+    CHECK(shop.run({"groups", "show", "orders", "--limit", "-1"}).status == 2);
     CHECK(streams({"--limit", "2", "--after", "order-2"}) == "order-3 order-4 ");
     const std::string text = shop.said({"groups", "show", "orders", "--all", "--limit", "2"});
     CHECK(text.find("More: --after 'order-2'\n") != std::string::npos);

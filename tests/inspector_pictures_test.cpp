@@ -186,7 +186,9 @@ TEST_CASE("trace: what cannot be found, or names nothing, is told from what can"
                          text(3) + ", " + text(4) + ", " + text(5) + ", and more\n");
     CHECK(file.run({"trace"}).status == 2);
     CHECK(file.run({"trace", "@1", "--format", "png"}).status == 2);
-    CHECK(file.run({"trace", "@1", "--limit", "0"}).status == 2);
+    const auto none = file.run({"trace", "@1", "--limit", "0"});
+    CHECK(none.status == 2);
+    CHECK(none.err.find("--limit takes a number above 0, not '0'; see") != std::string::npos);
 }
 
 TEST_CASE("trace: for pages and for Graphviz it is the same drawing") {
@@ -317,6 +319,7 @@ TEST_CASE("flow: of a long log only the newest messages are looked at, which is 
     CHECK(count(ran.out, "room.reserve]") == 0);
     CHECK(count(file.run({"flow", "--limit", "3", "-o", "json"}).out, "\"messages\":3,\"whole\":false") == 1);
     CHECK(file.run({"flow", "--limit", "0"}).err.empty());
+    CHECK(file.run({"flow", "--limit", "-1"}).status == 2);
 }
 
 TEST_CASE("flow: nothing leads to nothing") {

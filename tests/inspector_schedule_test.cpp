@@ -116,6 +116,7 @@ TEST_CASE("scheduled: what waits stands in order of its time, with what is overd
     CHECK(one.find("cart-1") != std::string::npos);
     CHECK(one.find("cart-2") == std::string::npos);
     CHECK(one.find("There may be more: --limit shows them.\n") != std::string::npos);
+    CHECK(shop.run({"scheduled", "--limit", "-1"}).status == 2);
     const std::string cart = shop.said({"scheduled", "--stream", "cart-2"});
     CHECK(cart.find("cart.remind") != std::string::npos);
     CHECK(cart.find("cart.expire") == std::string::npos);

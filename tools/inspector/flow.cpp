@@ -227,6 +227,8 @@ void add_flow(Commands& commands) {
         show_flow);
     command.add_flag("--observed", options.observed, "From what followed from what in the file");
     command.add_option("--limit", options.limit, "Look at so many of the newest messages, 0: at all")
+        ->check(CLI::NonNegativeNumber)
+        ->type_name("N")
         ->capture_default_str();
     add_picture_options(command, options.picture);
 }

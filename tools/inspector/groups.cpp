@@ -729,7 +729,10 @@ void add_groups(Commands& commands) {
     show.add_option("GROUP", show_options.group, "Its name")->required();
     show.add_flag("--all", show_options.all, "Where it stands in every stream, too");
     show.add_option("--after", show_options.after, "With --all: go on behind this stream")->type_name("STREAM");
-    show.add_option("--limit", show_options.limit, "At most so many of each list")->capture_default_str();
+    show.add_option("--limit", show_options.limit, "At most so many of each list")
+        ->check(CLI::NonNegativeNumber)
+        ->type_name("N")
+        ->capture_default_str();
 
     const auto changes = [&](const About& about, Exit (*run)(Context&, const ChangeOptions&), bool reason_needed) {
         auto [command, options] = inner.add<ChangeOptions>(about, run);

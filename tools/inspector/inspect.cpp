@@ -182,7 +182,10 @@ private:
         const auto range = text.find(" not in range 0.000000 to ");
         if (found != std::string::npos && range != std::string::npos && found < range) {
             const std::string given = text.substr(found + value.size(), range - found - value.size());
-            const std::string wanted = given.starts_with('-') ? "a number that is not negative" : "a number";
+            const bool zero = !given.empty() && given.find_first_not_of("+0") == std::string::npos;
+            const std::string wanted = given.starts_with('-') ? "a number that is not negative"
+                                       : zero                 ? "a number above 0"
+                                                              : "a number";
             return text.substr(0, found) + " takes " + wanted + ", not '" + given + "'";
         }
         const std::string begin = "Could not convert: ";

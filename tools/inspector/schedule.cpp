@@ -191,7 +191,10 @@ void add_schedule(Commands& commands) {
          "  sourced shop.db scheduled cancel nightly-report  # by the name of what recurs"},
         list_scheduled);
     scheduled.add_option("--stream", list.stream, "Only what is for this stream")->type_name("STREAM");
-    scheduled.add_option("--limit", list.limit, "At most so many")->capture_default_str();
+    scheduled.add_option("--limit", list.limit, "At most so many")
+        ->check(CLI::NonNegativeNumber)
+        ->type_name("N")
+        ->capture_default_str();
 
     Commands below = commands.below(scheduled);
     auto [cancel, cancelled] = below.add<ChangeOptions>(

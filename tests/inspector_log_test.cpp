@@ -207,18 +207,19 @@ TEST_CASE("stream: seqs, times, types, a condition and a limit choose some of th
 TEST_CASE("stream: mistakes are told apart") {
     Shop shop;
     shop.fill();
-    CHECK(shop.refused({"stream", "cart-3"}) == "4 sourced: there is no stream 'cart-3'. Did you mean 'cart-1'?\n");
-    CHECK(shop.refused({"stream", "cart-[1]"}).starts_with("4 sourced: there is no stream 'cart-[1]'"));
+    CHECK(shop.refused({"stream", "cart-3"}) ==
+          "4 sourced: there is no stream 'cart-3' in 'FILE'. Did you mean 'cart-1'?\n");
+    CHECK(shop.refused({"stream", "cart-[1]"}).starts_with("4 sourced: there is no stream 'cart-[1]' in 'FILE'"));
     CHECK(shop.refused({"stream", std::string(1000, 'x')}) ==
-          "4 sourced: there is no stream '" + std::string(1000, 'x') + "'\n");
-    CHECK(shop.refused({"stream", "quite another"}) == "4 sourced: there is no stream 'quite another'\n");
+          "4 sourced: there is no stream '" + std::string(1000, 'x') + "' in 'FILE'\n");
+    CHECK(shop.refused({"stream", "quite another"}) == "4 sourced: there is no stream 'quite another' in 'FILE'\n");
     std::vector<Append> orders;
     for (int i = 2000; i < 3100; ++i) {
         orders.push_back({"order-" + std::to_string(i), {support::message(Kind::event, "order.made")}, any_seq});
     }
     shop.store().append_all(orders);
     CHECK(shop.refused({"stream", "order-200x"}) ==
-          "4 sourced: there is no stream 'order-200x'. Did you mean 'order-2000'?\n");
+          "4 sourced: there is no stream 'order-200x' in 'FILE'. Did you mean 'order-2000'?\n");
     CHECK(shop.refused({"stream", "cart-1", "--from", "3", "--to", "2"}) ==
           "2 sourced: --from 3 is behind --to 2: with --reverse, too, --from is the lower one\n");
     CHECK(shop.refused({"stream", "cart-1", "--since", "@2", "--until", "@1"}) ==
@@ -269,7 +270,7 @@ TEST_CASE("log: filters are all true of what is shown") {
     CHECK(shop.positions({"log", "--grep", "p2"}) == "3 4");
     CHECK(shop.positions({"log", "--grep", "user_id", "--type", "cart.checked_out"}) == "6");
     CHECK(shop.refused({"log", "--stream", "cart-11"}) ==
-          "4 sourced: there is no stream 'cart-11'. Did you mean 'cart-1'?\n");
+          "4 sourced: there is no stream 'cart-11' in 'FILE'. Did you mean 'cart-1'?\n");
 }
 
 TEST_CASE("log: a mistake in --where is shown with its place") {
@@ -431,7 +432,8 @@ TEST_CASE("message: what is not there is told with what is") {
     CHECK(shop.refused({"message", "@7"}) == "4 sourced: there is no message '@7' in 'FILE': its positions end at 6\n");
     CHECK(shop.refused({"message", "cart-2@3"}) ==
           "4 sourced: there is no message 'cart-2@3' in 'FILE': the seqs of that stream end at 2\n");
-    CHECK(shop.refused({"message", "cart-9@1"}) == "4 sourced: there is no stream 'cart-9'. Did you mean 'cart-1'?\n");
+    CHECK(shop.refused({"message", "cart-9@1"}) ==
+          "4 sourced: there is no stream 'cart-9' in 'FILE'. Did you mean 'cart-1'?\n");
     CHECK(shop.refused({"message", "01890a5d-ac96-774b-bcce-b302099a8057"}) ==
           "4 sourced: there is no message '01890a5d-ac96-774b-bcce-b302099a8057' in 'FILE'\n");
     CHECK(shop.refused({"message", "cart-1"}).starts_with("2 sourced: 'cart-1' names no message: give its id"));
@@ -449,7 +451,7 @@ TEST_CASE("tail: the last messages are shown in the order of the log") {
     CHECK(shop.positions({"tail", "-n", "3", "--stream", "cart-1"}) == "2 5 6");
     CHECK(shop.positions({"tail", "-n", "1", "--where", "metadata.user_id = 7 and kind = 'command'"}) == "5");
     CHECK(shop.refused({"tail", "--stream", "cart-12"}) ==
-          "4 sourced: there is no stream 'cart-12'. Did you mean 'cart-1'?\n");
+          "4 sourced: there is no stream 'cart-12' in 'FILE'. Did you mean 'cart-1'?\n");
 }
 
 TEST_CASE("tail: -f shows what another process appends, each message once, until Ctrl-C") {

@@ -231,7 +231,7 @@ TEST_CASE("state: what cannot be shown says what to do") {
     CHECK(says(unknown.err, "Did you mean 'cart'?"));
     const auto missing = state({"cart-2"});
     CHECK(missing.status == 4);
-    CHECK(missing.err == "sourced: there is no stream 'cart-2'; `streams` lists those there are\n");
+    CHECK(missing.err == "sourced: there is no stream 'cart-2' in '" + shop.file() + "'. Did you mean 'cart-1'?\n");
     const auto beyond = state({"cart-1", "--actor", "cart", "--at", "2"});
     CHECK(beyond.status == 4);
     CHECK(beyond.err == "sourced: there is no seq 2 in 'cart-1': its last is 1\n");

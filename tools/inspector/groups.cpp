@@ -3,6 +3,7 @@
 
 #include "application.hpp"
 #include "inspector.hpp"
+#include "naming.hpp"
 #include "times.hpp"
 
 #include <algorithm>
@@ -20,15 +21,6 @@ const GroupInfo& find_group(Context& context, const Stats& stats, const std::str
     for (const auto& group : stats.groups) names.push_back(group.name);
     throw Failed(Exit::not_found,
                  "there is no group '" + name + "' in '" + context.file() + "'" + did_you_mean(name, names));
-}
-
-void check_stream(Context& context, const std::string& stream) {
-    constexpr std::int64_t looked_at = 1'000;
-    if (context.look().stream_seq(stream) > 0) return;
-    std::vector<std::string> names;
-    for (auto& info : context.look().recent_streams(looked_at)) names.push_back(std::move(info.name));
-    throw Failed(Exit::not_found,
-                 "there is no stream '" + stream + "' in '" + context.file() + "'" + did_you_mean(stream, names));
 }
 
 std::string number_or_dash(std::int64_t number) { return number == 0 ? "-" : grouped(number); }
@@ -446,7 +438,7 @@ std::int64_t retry_parked(Context& context, const std::string& group) {
 }
 
 Exit retry_one(Context& context, const GroupInfo& group, const ChangeOptions& options) {
-    check_stream(context, options.stream);
+    last_seq(context, options.stream);
     const auto offsets = context.look().offsets(options.group, {.stream = options.stream});
     const auto waiting = context.look().offsets(options.group,
                                                 {.stream = options.stream, .state = OffsetInfo::State::waiting});
@@ -537,7 +529,7 @@ Exit skip_message(Context& context, const ChangeOptions& options) {
     constexpr std::size_t shown = 400;
     const Stats stats = context.look().stats();
     const GroupInfo& group = find_group(context, stats, options.group);
-    check_stream(context, options.stream);
+    last_seq(context, options.stream);
     const auto message = poison_of(context.look(), group, options.stream);
     if (!message) {
         throw Failed(Exit::failure, "skip a message of '" + options.stream + "' for group '" + group.name +
@@ -563,7 +555,7 @@ Exit skip_message(Context& context, const ChangeOptions& options) {
 Exit park_stream(Context& context, const ChangeOptions& options) {
     const Stats stats = context.look().stats();
     const GroupInfo& group = find_group(context, stats, options.group);
-    check_stream(context, options.stream);
+    last_seq(context, options.stream);
     context.confirm("Park stream " + in_quotes(options.stream) + " for group " + in_quotes(group.name) +
                     ": it is left alone, later messages too, until 'groups retry --stream'; work under way is " +
                     "dropped.");
@@ -652,7 +644,7 @@ Exit reset_group(Context& context, const ResetOptions& options) {
     const Stats stats = context.look().stats();
     const GroupInfo& group = find_group(context, stats, options.group);
     if (options.to_end) return skip_to_end(context, group, options, stats.messages);
-    if (!options.stream.empty()) check_stream(context, options.stream);
+    if (!options.stream.empty()) last_seq(context, options.stream);
     Reset reset{.stream = options.stream, .reason = options.reason};
     if (options.to_position > 0) reset.position = options.to_position;
     if (!options.to_time.empty()) reset.time = parse_time(options.to_time, context.out().now);

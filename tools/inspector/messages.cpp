@@ -323,9 +323,10 @@ struct Times {
 }
 
 /// The part of a stream that the options mean; `from` and `to` are seqs.
-[[nodiscard]] Part part_of_stream(Store& store, const std::string& stream, const ListOptions& options,
+[[nodiscard]] Part part_of_stream(Context& context, const std::string& stream, const ListOptions& options,
                                   const Times& times) {
-    const auto last = last_seq(store, stream);
+    const auto last = last_seq(context, stream);
+    Store& store = context.look();
     Part part{options.from, std::min(options.to, last), options.reverse};
     if (times.since) part.from = std::max(part.from, first_seq_at(store, stream, last, *times.since));
     if (times.until) part.to = std::min(part.to, first_seq_at(store, stream, last, *times.until) - 1);
@@ -340,9 +341,10 @@ struct Times {
 }
 
 /// The same for one stream's messages in it, as seqs.
-[[nodiscard]] Part part_of_log(Store& store, const std::string& stream, const ListOptions& options,
+[[nodiscard]] Part part_of_log(Context& context, const std::string& stream, const ListOptions& options,
                                const Times& times) {
-    const auto last = last_seq(store, stream);
+    const auto last = last_seq(context, stream);
+    Store& store = context.look();
     const auto seq_of = [&](std::int64_t position) {
         return first_seq(store, stream, last, [&](const Message& message) { return message.position >= position; });
     };
@@ -357,7 +359,7 @@ Exit show_stream(Context& context, const ListOptions& options) {
     const Times times = check(options, context.out().now);
     const Wanted wanted(options.filter);
     tell_unknown_types(context, options.filter);
-    const Part part = part_of_stream(context.look(), options.filter.stream, options, times);
+    const Part part = part_of_stream(context, options.filter.stream, options, times);
     Listing listing(context.out(), Listing::Of::stream, options.full);
     const Exit end = list(context, options.filter, wanted, part, options.limit, listing);
     listing.end();
@@ -370,7 +372,8 @@ Exit show_log(Context& context, const ListOptions& options) {
     Store& store = context.look();
     tell_unknown_types(context, options.filter);
     const auto& stream = options.filter.stream;
-    const Part part = stream.empty() ? part_of_log(store, options, times) : part_of_log(store, stream, options, times);
+    const Part part =
+        stream.empty() ? part_of_log(store, options, times) : part_of_log(context, stream, options, times);
     Listing listing(context.out(), Listing::Of::log, options.full);
     const Exit end = list(context, options.filter, wanted, part, options.limit, listing);
     listing.end();
@@ -521,7 +524,7 @@ Exit show_tail(Context& context, const TailOptions& options) {
     const auto& stream = options.filter.stream;
     const Part all{1, last_number(store, stream), false};
     if (all.empty() && !stream.empty()) {
-        if (!options.follow) no_such_stream(store, stream);
+        if (!options.follow) no_such_stream(context, stream);
         std::cerr << "sourced: there is no stream '" << printable(stream) << "' yet\n";
     }
     const auto begin = begin_of_last(context, options, wanted, all);

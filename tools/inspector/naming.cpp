@@ -52,11 +52,12 @@ bool begins_id(const std::string& name) {
 
 }  // namespace
 
-void no_such_stream(Store& store, std::string_view stream) {
+void no_such_stream(Context& context, std::string_view stream) {
     constexpr std::int64_t looked_at = 1000;  // the others are not worth the time
     constexpr std::size_t longest = 200;
-    const std::string text = "there is no stream '" + std::string(stream) + "'";
+    const std::string text = "there is no stream '" + std::string(stream) + "' in '" + context.file() + "'";
     if (stream.size() > longest) throw Failed(Exit::not_found, text);
+    Store& store = context.look();
     std::vector<std::string> others;
     for (const auto& other : store.recent_streams(looked_at)) others.push_back(other.name);
     for (std::size_t cut = 0; cut <= 2 && cut < stream.size(); ++cut) {  // a slip is most often near the end
@@ -68,9 +69,9 @@ void no_such_stream(Store& store, std::string_view stream) {
     throw Failed(Exit::not_found, text + did_you_mean(stream, others));
 }
 
-std::int64_t last_seq(Store& store, std::string_view stream) {
-    const auto last = store.stream_seq(stream);
-    if (last == 0) no_such_stream(store, stream);
+std::int64_t last_seq(Context& context, std::string_view stream) {
+    const auto last = context.look().stream_seq(stream);
+    if (last == 0) no_such_stream(context, stream);
     return last;
 }
 
@@ -91,7 +92,7 @@ Message message_named(Context& context, const std::string& name) {
         end = ": its positions end at " + std::to_string(store.head());
     } else {
         const auto stream = name.substr(0, at);
-        end = ": the seqs of that stream end at " + std::to_string(last_seq(store, stream));
+        end = ": the seqs of that stream end at " + std::to_string(last_seq(context, stream));
         message = only(store.stream(stream, {.from = *number, .to = *number}));
     }
     if (!message) throw Failed(Exit::not_found, "there is no message '" + name + "' in '" + context.file() + "'" + end);

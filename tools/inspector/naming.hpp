@@ -10,9 +10,9 @@
 namespace sourced::inspector {
 
 /// Ends a command for a stream that has no message, with the one that was likely meant: Failed(not_found).
-[[noreturn]] void no_such_stream(Store& store, std::string_view stream);
+[[noreturn]] void no_such_stream(Context& context, std::string_view stream);
 /// The last seq of a stream. Throws Failed(not_found) when it has no message.
-[[nodiscard]] std::int64_t last_seq(Store& store, std::string_view stream);
+std::int64_t last_seq(Context& context, std::string_view stream);
 
 /// What the help says of an argument that message_named() reads.
 constexpr const char* message_names = "An id or 8 digits or more of its beginning, STREAM@SEQ, or @POSITION";

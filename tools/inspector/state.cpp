@@ -1,5 +1,6 @@
 // What a stream's messages have made of an actor's state, at any point.
 #include "application.hpp"
+#include "naming.hpp"
 #include "times.hpp"
 
 #include <rapidjson/document.h>
@@ -406,9 +407,7 @@ Exit show_state(Context& context, const StateOptions& options) {
     App& app = application.look();
     Store& store = app.store();
     const Subject subject{store, options.stream, store.stream_seq(options.stream), context.out().now};
-    if (subject.last == 0) {
-        throw Failed(Exit::not_found, "there is no stream '" + options.stream + "'; `streams` lists those there are");
-    }
+    if (subject.last == 0) no_such_stream(context, options.stream);
     const auto types = types_in(store, options.stream);
     const Definition& definition =
         options.actor.empty() ? only_one(application, types, options.stream) : application.reactor(options.actor);

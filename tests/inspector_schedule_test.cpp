@@ -213,8 +213,8 @@ TEST_CASE("scheduled now: the message is in the log at once, and not a second ti
                   "run " + id(2).to_string() + ": too late, it is in the log at position 1");
     check_refused(shop, {"scheduled", "cancel", id(2).to_string(), "--yes"}, 1,
                   "cancel " + id(2).to_string() + ": too late, it is in the log at position 1");
-    check_refused(shop, {"scheduled", "now", "tomorrow", "--yes"}, 2,
-                  "run 'tomorrow': that is no message id; 'scheduled' lists them");
+    check_refused(shop, {"scheduled", "now", "nightly-reprot", "--yes"}, 4,
+                  "run 'nightly-reprot': nothing recurs under this name. Did you mean 'nightly-report'?");
     check_refused(shop, {"scheduled", "now", id(9).to_string(), "--yes"}, 4,
                   "run " + id(9).to_string() + ": no message of this id waits, and none is in the log");
     CHECK(shop.run({"scheduled", "now", "--yes"}).status == 2);

@@ -90,16 +90,14 @@ std::optional<Id> id_of(const std::string& text) {
 }
 
 /// What of the schedule is meant. Throws Failed.
-Scheduled waiting(Context& context, const std::string& what, const std::string& text) {
-    const auto id = id_of(text);
-    if (!id) throw Failed(Exit::usage, what + " '" + text + "': that is no message id; 'scheduled' lists them");
-    if (auto entry = context.look().find_scheduled(*id)) return std::move(*entry);
-    if (const auto message = context.look().find(*id)) {
-        throw Failed(Exit::failure, what + " " + id->to_string() + ": too late, it is in the log at position " +
+Scheduled waiting(Context& context, const std::string& what, const Id& id) {
+    if (auto entry = context.look().find_scheduled(id)) return std::move(*entry);
+    if (const auto message = context.look().find(id)) {
+        throw Failed(Exit::failure, what + " " + id.to_string() + ": too late, it is in the log at position " +
                                         std::to_string(message->position));
     }
     throw Failed(Exit::not_found,
-                 what + " " + id->to_string() + ": no message of this id waits, and none is in the log");
+                 what + " " + id.to_string() + ": no message of this id waits, and none is in the log");
 }
 
 /// A change that came too late, though it was planned in time.
@@ -114,28 +112,27 @@ std::string described(Output& out, const Scheduled& entry) {
            out.time(entry.due_at) + "\n  " + shortened(printable(entry.message.payload), shown);
 }
 
-std::optional<Recurring> recurring_named(Store& store, const std::string& name) {
-    auto all = store.recurring();
-    const auto found = std::find_if(all.begin(), all.end(), [&](const Recurring& each) { return each.name == name; });
-    return found == all.end() ? std::nullopt : std::optional(std::move(*found));
+/// What recurs under a name. Throws Failed.
+Recurring recurring_named(Context& context, const std::string& what, const std::string& name) {
+    std::vector<std::string> names;
+    for (auto& each : context.look().recurring()) {
+        if (each.name == name) return std::move(each);
+        names.push_back(each.name);
+    }
+    throw Failed(Exit::not_found,
+                 what + " '" + name + "': nothing recurs under this name" + did_you_mean(name, names));
 }
 
 Exit cancel_recurring(Context& context, const std::string& name) {
-    const auto recurring = recurring_named(context.look(), name);
-    if (!recurring) {
-        std::vector<std::string> names;
-        for (const auto& each : context.look().recurring()) names.push_back(each.name);
-        throw Failed(Exit::not_found,
-                     "cancel '" + name + "': nothing recurs under this name" + did_you_mean(name, names));
-    }
+    const Recurring recurring = recurring_named(context, "cancel", name);
     context.confirm("End what is sent again and again as " + in_quotes(name) + ", every " +
-                    duration_text(recurring->every) + ", with the occurrence that waits:" +
-                    described(context.out(), {recurring->next, recurring->message}) +
+                    duration_text(recurring.every) + ", with the occurrence that waits:" +
+                    described(context.out(), {recurring.next, recurring.message}) +
                     "\nA program that declares it brings it back when it starts.");
     if (!context.change().cancel_recurring(name)) {
         throw Failed(Exit::not_found, "cancel '" + name + "': nothing recurs under this name any more");
     }
-    context.out().line("cancelled " + in_quotes(name) + ", which came every " + duration_text(recurring->every));
+    context.out().line("cancelled " + in_quotes(name) + ", which came every " + duration_text(recurring.every));
     return Exit::ok;
 }
 
@@ -144,8 +141,9 @@ Exit cancel_scheduled(Context& context, const ChangeOptions& options) {
         throw Failed(Exit::usage, "scheduled cancel takes an id, or the name of what recurs");
     }
     if (!options.name.empty()) return cancel_recurring(context, options.name);
-    if (!id_of(options.id)) return cancel_recurring(context, options.id);
-    const Scheduled entry = waiting(context, "cancel", options.id);
+    const auto id = id_of(options.id);
+    if (!id) return cancel_recurring(context, options.id);
+    const Scheduled entry = waiting(context, "cancel", *id);
     const auto recurring = recurring_by_id(context.look());
     const auto again = recurring.find(entry.message.id.to_string());
     context.confirm("Cancel message " + entry.message.id.to_string() + ":" + described(context.out(), entry) +
@@ -160,14 +158,9 @@ Exit cancel_scheduled(Context& context, const ChangeOptions& options) {
 }
 
 Exit run_now(Context& context, const ChangeOptions& options) {
-    Scheduled entry;
-    if (id_of(options.id)) {
-        entry = waiting(context, "run", options.id);
-    } else if (const auto recurring = recurring_named(context.look(), options.id)) {
-        entry = waiting(context, "run", recurring->next_id.to_string());
-    } else {
-        entry = waiting(context, "run", options.id);  // says what is wrong with it
-    }
+    const auto id = id_of(options.id);
+    const Id meant = id ? *id : recurring_named(context, "run", options.id).next_id;
+    const Scheduled entry = waiting(context, "run", meant);
     const auto all = recurring_by_id(context.look());
     const auto again = all.find(entry.message.id.to_string());
     context.confirm("Move message " + entry.message.id.to_string() + " into the log now:" +

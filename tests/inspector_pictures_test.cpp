@@ -317,7 +317,7 @@ TEST_CASE("flow: of a long log only the newest messages are looked at, which is 
     const auto ran = file.run({"flow", "--limit", "3"});
     CHECK(ran.err == "sourced: seen among the newest 3 of 7 messages; --limit 0 looks at all\n");
     CHECK(count(ran.out, "room.reserve]") == 0);
-    CHECK(count(file.run({"flow", "--limit", "3", "-o", "json"}).out, "\"messages\":3,\"whole\":false") == 1);
+    CHECK(count(file.run({"flow", "--limit", "3", "-o", "json"}).out, "\"messages\":3,\"complete\":false") == 1);
     CHECK(file.run({"flow", "--limit", "0"}).err.empty());
     CHECK(file.run({"flow", "--limit", "-1"}).status == 2);
 }

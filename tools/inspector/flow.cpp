@@ -149,7 +149,7 @@ private:
 void write_json(Output& out, const Causations& causations, const std::vector<GroupInfo>& groups) {
     const auto kind = [](Kind of) { return of == Kind::command ? "command" : "event"; };
     Json json;
-    json.begin().field("messages", causations.messages).field("whole", causations.whole);
+    json.begin().field("messages", causations.messages).field("complete", causations.whole);
     json.key("pairs").begin_array();
     for (const auto& pair : causations.pairs) {
         json.begin();
@@ -161,7 +161,7 @@ void write_json(Output& out, const Causations& causations, const std::vector<Gro
     }
     json.end_array().key("groups").begin_array();
     for (const auto& group : groups) {
-        json.begin().field("name", group.name).key("types").begin_array();
+        json.begin().field("group", group.name).key("types").begin_array();
         for (const auto& type : group.types) json.value(type);
         json.end_array().end();
     }

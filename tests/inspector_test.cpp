@@ -195,9 +195,12 @@ TEST_CASE("inspector: every command is listed, has a summary, and fits into 100 
         CHECK(summary.ends_with('.'));
         // Commands are not broken.
         const auto examples = help.rfind("\nExamples:\n");
+        bool lonely = false;  // one word, in the middle of a paragraph
         while (std::getline(lines, summary) && static_cast<std::size_t>(lines.tellg()) < examples) {
             CAPTURE(summary);
             CHECK(summary.size() <= 100);
+            CHECK_FALSE((lonely && !summary.empty()));
+            lonely = !summary.empty() && summary.find(' ') == std::string::npos && !summary.ends_with(':');
         }
     }
 }

@@ -219,9 +219,9 @@ void add_flow(Commands& commands) {
          "  sourced --app libshop.so flow                    # as the application's types say it\n"
          "  sourced shop.db flow --observed                  # as it was seen in the log, with counts\n"
          "  sourced shop.db flow --format svg > flow.svg\n",
-         "[command]  (event)  {reaction}  <read model>, and ? where a handler does not say what comes of it. What is\n"
-         "drawn with all that follows at another place has an arrow up behind its name. In an observed flow dashed\n"
-         "lines lead to other streams, {group} is who handles an event beside those it came from, and 12x is how\n"
+         "[command], (event), {reaction}, <read model>, and ? where a handler does not say what comes of it. What is "
+         "drawn with all that follows at another place has an arrow up behind its name. In an observed flow dashed "
+         "lines lead to other streams, {group} is who handles an event beside those it came from, and 12x is how "
          "often. Without an application's types the flow is an observed one.",
          false},
         show_flow);

@@ -759,7 +759,7 @@ void add_messages(Commands& commands) {
              lines + "\n\n" + times + "\n\n--where " + std::string(Where::grammar())},
             show_log);
         add_ends(command, options, "position");
-        command.add_option("--stream", options.filter.stream, "Only messages of this stream")->type_name("ID");
+        command.add_option("--stream", options.filter.stream, "Only messages of this stream")->type_name("STREAM");
         add_type(command, options.filter);
         add_where(command, options.filter);
         command.add_option("--grep", options.filter.grep,
@@ -780,7 +780,7 @@ void add_messages(Commands& commands) {
             ->check(CLI::NonNegativeNumber)
             ->type_name("N")
             ->capture_default_str();
-        command.add_option("--stream", options.filter.stream, "Only messages of this stream")->type_name("ID");
+        command.add_option("--stream", options.filter.stream, "Only messages of this stream")->type_name("STREAM");
         add_type(command, options.filter);
         add_where(command, options.filter);
         add_full(command, options.full);

@@ -181,7 +181,7 @@ void add_check(Commands& commands) {
         ->check(CLI::NonNegativeNumber);
     command.add_option("--max-age", options.max_age, "Longest that a message may wait for a group")
         ->type_name("DURATION");
-    command.add_option("--group", options.groups, "Only this group; may be given again")->type_name("GROUP");
+    command.add_option("--group", options.groups, "Only this group; may be given several times")->type_name("GROUP");
 }
 
 }  // namespace sourced::inspector

@@ -266,7 +266,10 @@ TEST_CASE("inspector streams: sorted, chosen by a pattern and cut as is asked fo
     CHECK(first_words(shop.shown({"streams", "--sort", "name"})) == "cart-1 cart-2 cart-3 invoice-1");
     CHECK(first_words(shop.shown({"streams", "cart-*"})) == "cart-1 cart-3 cart-2");
     CHECK(first_words(shop.shown({"streams", "*-[13]", "--sort", "name"})) == "cart-1 cart-3 invoice-1");
-    CHECK(first_words(shop.shown({"streams", "--limit", "1"})) == "invoice-1");
+    const auto one = shop.run({"streams", "--limit", "1"});
+    CHECK(first_words(one.out) == "invoice-1");
+    CHECK(one.err == "sourced: there are more streams: --limit N shows more of them\n");
+    CHECK(first_words(shop.shown({"streams", "--limit", "4"})) == "invoice-1 cart-1 cart-3 cart-2");
     CHECK(shop.shown({"streams", "--names", "--sort", "name"}) == "cart-1\ncart-2\ncart-3\ninvoice-1\n");
     CHECK(shop.shown({"streams", "nothing-*"}) == "");
     CHECK(shop.shown({"streams", "--limit", "0"}) == "");

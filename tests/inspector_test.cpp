@@ -336,6 +336,8 @@ TEST_CASE("inspector: what is longer than the terminal goes through the pager, a
     CHECK(Terminal({"--help"}, {"PAGER="}, 80, 10).end().out.find("Usage") != std::string::npos);
     CHECK(Terminal({"--help"}, {paged[0], "TERM=dumb"}, 80, 10).end().out.find("paged") == std::string::npos);
     CHECK(inspect({"--help"}, {}, paged).out.find("paged") == std::string::npos);
+    const support::TemporaryDirectory directory;
+    CHECK(Terminal({file_with(directory, "cart-1"), "trace", "@1"}, paged, 80, 2).end().out.starts_with("paged: "));
 }
 
 TEST_CASE("inspector: a pager that is left early is no error, nor is a pipe that is closed") {

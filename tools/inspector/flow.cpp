@@ -3,7 +3,6 @@
 #include "graph.hpp"
 
 #include <algorithm>
-#include <iostream>
 #include <map>
 #include <sstream>
 
@@ -191,9 +190,8 @@ void show_seen(Context& context, const FlowOptions& options) {
         draw(out, options.picture, Seen(causations, groups).drawing());
     }
     if (causations.whole) return;
-    out.flush();
-    std::cerr << "sourced: seen among the newest " << grouped(causations.messages) << " of "
-              << grouped(store.head()) << " messages; --limit 0 looks at all\n";
+    out.remark("seen among the newest " + grouped(causations.messages) + " of " + grouped(store.head()) +
+               " messages; --limit 0 looks at all");
 }
 
 Exit show_flow(Context& context, const FlowOptions& options) {

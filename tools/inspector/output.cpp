@@ -21,6 +21,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <ctime>
+#include <iostream>
 
 namespace sourced::inspector {
 namespace {
@@ -481,6 +482,12 @@ Output::~Output() { end_pager(); }
 void Output::line(std::string_view text) {
     write(text);
     write("\n");
+}
+
+void Output::remark(std::string_view text) {
+    if (this->text() && terminal_) return line(paint(Style::faint, text));
+    flush();
+    std::cerr << "sourced: " << text << '\n';
 }
 
 void Output::record(std::string_view json) {

@@ -161,6 +161,9 @@ public:
 
     /// One line of text; what comes from the file has gone through printable().
     void line(std::string_view text = {});
+    /// What is to be said beside the data: below it for who reads text on a terminal, where a pager shows it too, and
+    /// on stderr for others.
+    void remark(std::string_view text);
     /// One of several JSON objects: an element of an array, or a line of its own for jsonl.
     void record(std::string_view json);
     /// The only JSON object of a command.

@@ -141,10 +141,11 @@ struct StreamsOptions {
     bool names = false;
 };
 
+/// Asks for one more than is shown, to know whether there are more.
 StreamQuery query_of(const StreamsOptions& options) {
     StreamQuery query;
     query.pattern = options.pattern;
-    query.limit = options.limit;
+    query.limit = std::max(options.limit, options.limit + 1);
     if (options.sort == "seq") query.order = StreamQuery::Order::seq;
     if (options.sort == "name") query.order = StreamQuery::Order::name;
     return query;
@@ -157,7 +158,10 @@ void write_stream(Json& json, const StreamInfo& stream) {
 Exit show_streams(Context& context, const StreamsOptions& options) {
     Output& out = context.out();
     Table table({{"stream"}, {"messages", Table::right}, {"last change"}});
-    for (const auto& stream : context.look().streams(query_of(options))) {
+    auto streams = context.look().streams(query_of(options));
+    const bool more = streams.size() > options.limit;
+    if (more) streams.pop_back();
+    for (const auto& stream : streams) {
         if (out.text() && options.names) {
             out.line(printable(stream.name));
         } else if (out.text()) {
@@ -171,6 +175,7 @@ Exit show_streams(Context& context, const StreamsOptions& options) {
     }
     if (!out.text()) out.end_records();
     else if (!table.empty()) table.print(out);
+    if (more && !streams.empty()) out.remark("there are more streams: --limit N shows more of them");
     return Exit::ok;
 }
 

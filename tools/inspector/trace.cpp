@@ -3,7 +3,6 @@
 #include "naming.hpp"
 
 #include <algorithm>
-#include <iostream>
 #include <map>
 #include <unordered_map>
 #include <unordered_set>
@@ -435,15 +434,13 @@ Exit show_trace(Context& context, const TraceOptions& options) {
     if (options.picture.json(out)) write_json(out, trace);
     else if (options.picture.text()) TraceText(out, trace, options.picture).print();
     else draw(out, options.picture, drawing_of(out, trace));
-    out.flush();
     if (trace.more) {
         constexpr std::size_t most = std::numeric_limits<std::size_t>::max() / 10;
-        std::cerr << "sourced: more messages belong to it: --limit " << 10 * std::min(options.limit, most)
-                  << " shows more of them, and the trace of a later one shows what is around that\n";
+        out.remark("more messages belong to it: --limit " + std::to_string(10 * std::min(options.limit, most)) +
+                   " shows more of them, and the trace of a later one shows what is around that");
     }
-    const auto looked_at = [](bool more, const char* of) {
-        if (!more) return;
-        std::cerr << "sourced: of " << of << " only the first " << grouped(most_looked_at) << " were looked through\n";
+    const auto looked_at = [&](bool more, const std::string& of) {
+        if (more) out.remark("of " + of + " only the first " + grouped(most_looked_at) + " were looked through");
     };
     looked_at(trace.more_scheduled, "the schedule");
     looked_at(trace.more_skipped, "what was skipped");

@@ -253,7 +253,8 @@ TEST_CASE("inspector: nothing of what is stored can give a terminal orders") {
     CHECK(text.out.find(shown) != std::string::npos);
     CHECK(Terminal({file, "streams", "--color", "never"}).end().out.find(shown.substr(0, 40)) != std::string::npos);
     const support::TemporaryDirectory other;
-    const std::string unicode = file_with(other, support::replaced(support::replaced(hostile, "m\x9b", "m"), "\xff", ""));
+    const std::string unicode =
+        file_with(other, support::replaced(support::replaced(hostile, "m\x9b", "m"), "\xff", ""));
     for (const char* format : {"json", "jsonl"}) {
         CHECK(inspect({file, "streams", "-o", format}).out.find("{\"stream_base64\":\"YRtbMzFt") != std::string::npos);
         const auto json = inspect({unicode, "streams", "-o", format});

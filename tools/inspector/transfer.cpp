@@ -768,7 +768,8 @@ void add_transfer(Commands& commands) {
     exporting.add_flag("--force", out.force, "Replace the file if it is there already");
     exporting.add_flag("--groups", out.groups, "Also what the groups have come to: offsets, errors, skipped messages");
     exporting.add_option("--where", out.where, "Only messages of which this is true")->type_name("EXPR");
-    exporting.add_option("--type", out.types, "Only messages of this type; may be given several times")->type_name("TYPE");
+    exporting.add_option("--type", out.types, "Only messages of this type; may be given several times")
+        ->type_name("TYPE");
     exporting.add_option("--stream", out.stream, "Only messages of this stream")->type_name("STREAM");
     exporting.add_option("--from", out.from, "From this position or time on")->type_name("POSITION|TIME");
     exporting.add_option("--until", out.until, "Up to this position or time, which is left out")

@@ -268,6 +268,8 @@ TEST_CASE("log: filters are all true of what is shown") {
     CHECK(shop.positions({"log", "--where", "payload.price > 10 and (type = 'x' or metadata.user_id = 7)"}) == "1 2");
     CHECK(shop.positions({"log", "--where", "exists payload.tags[1]"}) == "4");
     CHECK(shop.positions({"log", "--grep", "p2"}) == "3 4");
+    CHECK(shop.positions({"tail", "--grep", "p2"}) == "3 4");
+    CHECK(shop.positions({"stream", "cart-2", "--grep", "p2"}) == "3 4");
     CHECK(shop.positions({"log", "--grep", "user_id", "--type", "cart.checked_out"}) == "6");
     CHECK(shop.refused({"log", "--stream", "cart-11"}) ==
           "4 sourced: there is no stream 'cart-11' in 'FILE'. Did you mean 'cart-1'?\n");

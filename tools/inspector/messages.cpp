@@ -289,6 +289,11 @@ void add_where(CLI::App& command, Filter& filter) {
     command.add_option("--where", filter.where, "Only messages of which this is true: see sourced log --help")
         ->type_name("EXPR");
 }
+void add_grep(CLI::App& command, Filter& filter) {
+    command.add_option("--grep", filter.grep,
+                       "Only messages with this text in payload or metadata, as it stands there in JSON")
+        ->type_name("TEXT");
+}
 void add_ends(CLI::App& command, ListOptions& options, const std::string& numbers) {
     command.add_option("--from", options.from, "The first " + numbers)->check(CLI::PositiveNumber)->type_name("N");
     command.add_option("--to", options.to, "The last " + numbers)->check(CLI::PositiveNumber)->type_name("N");
@@ -747,6 +752,7 @@ void add_messages(Commands& commands) {
         add_ends(command, options, "seq");
         add_type(command, options.filter);
         add_where(command, options.filter);
+        add_grep(command, options.filter);
         add_full(command, options.full);
     }
     {
@@ -762,9 +768,7 @@ void add_messages(Commands& commands) {
         command.add_option("--stream", options.filter.stream, "Only messages of this stream")->type_name("STREAM");
         add_type(command, options.filter);
         add_where(command, options.filter);
-        command.add_option("--grep", options.filter.grep,
-                           "Only messages with this text in payload or metadata, as it stands there in JSON")
-            ->type_name("TEXT");
+        add_grep(command, options.filter);
         add_full(command, options.full);
     }
     {
@@ -783,6 +787,7 @@ void add_messages(Commands& commands) {
         command.add_option("--stream", options.filter.stream, "Only messages of this stream")->type_name("STREAM");
         add_type(command, options.filter);
         add_where(command, options.filter);
+        add_grep(command, options.filter);
         add_full(command, options.full);
     }
     {

@@ -259,7 +259,7 @@ TEST_CASE("groups show: a claim is told with its owner") {
     REQUIRE(group["claims"].Size() == 1);
     const auto& claim = group["claims"][0];
     CHECK(text_of(claim["stream"]) == "order-5");
-    CHECK(claim["owner"].GetInt64() == worker.number);
+    CHECK(claim["worker"].GetInt64() == worker.number);
     CHECK(claim["pid"].GetInt64() == ::getpid());
     CHECK(text_of(claim["host"]) == worker.host);
     CHECK(claim["alive"].GetBool() == true);
@@ -620,6 +620,7 @@ TEST_CASE("workers: who lives and what he holds, and who does not") {
     const auto workers = parsed(shop.said({"workers", "--json"}));
     REQUIRE(workers.Size() == 1);
     CHECK(workers[0]["pid"].GetInt64() == ::getpid());
+    CHECK(workers[0]["worker"].GetInt64() > 0);
     CHECK(workers[0]["alive"].GetBool() == true);
     CHECK(workers[0]["stale"].GetBool() == false);
     CHECK(workers[0]["claims"].GetInt64() == 1);

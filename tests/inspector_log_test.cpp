@@ -379,6 +379,7 @@ TEST_CASE("message: its effects and what every group has made of it are shown") 
     REQUIRE(json["groups"].IsArray());
     CHECK(json["groups"].Size() == 6);
     for (const auto& group : json["groups"].GetArray()) {
+        CHECK(group["text"].IsString());
         const std::string name = group["group"].GetString();
         CHECK(std::string(group["state"].GetString()) == (name == "stopped" ? "open" : name));
     }

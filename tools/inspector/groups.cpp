@@ -71,7 +71,7 @@ void write_offset(Json& json, const OffsetInfo& offset) {
     json.field("known", offset.known).field("attempts", offset.attempts).field("deaths", offset.deaths);
     write_error(json, offset.error_type, offset.error_text, offset.position);
     json.field("failed_at", offset.failed_at).field("retry_at", offset.retry_at).field("reason", offset.reason);
-    json.field("owner", offset.owner).field("pid", offset.owner_pid).end();
+    json.field("worker", offset.owner).field("pid", offset.owner_pid).end();
 }
 
 // ---- groups ---------------------------------------------------------------------
@@ -219,7 +219,7 @@ void write_details(Json& json, const Details& details, bool all) {
     for (const auto& claim : details.claims) {
         const auto* worker = worker_of(details, claim);
         json.begin().field("stream", claim.stream).field("acked", claim.acked).field("known", claim.known);
-        json.field("owner", claim.owner).field("pid", claim.owner_pid).field("host", worker ? worker->host : "");
+        json.field("worker", claim.owner).field("pid", claim.owner_pid).field("host", worker ? worker->host : "");
         json.field("beat", worker ? std::optional(worker->beat) : std::nullopt);
         json.field("alive", worker ? worker->alive : std::optional(false)).end();
     }
@@ -689,7 +689,7 @@ Exit list_workers(Context& context) {
             continue;
         }
         Json json;
-        json.begin().field("number", worker.number).field("pid", worker.pid).field("host", worker.host);
+        json.begin().field("worker", worker.number).field("pid", worker.pid).field("host", worker.host);
         json.field("boot", worker.boot).field("started_at", worker.started_at).field("beat", worker.beat);
         json.field("alive", worker.alive).field("stale", stale).field("claims", worker.claims).end();
         out.record(json.text());

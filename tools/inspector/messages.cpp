@@ -720,7 +720,7 @@ void show_json(Output& out, const Surroundings& found) {
     for (const auto& effect : found.effects) write_message(json, effect);
     json.end_array().field("more_effects", found.more_effects).key("groups").begin_array();
     for (const auto& group : found.groups) {
-        json.begin().field("group", group.group).field("state", group.state).field("detail", group.detail).end();
+        json.begin().field("group", group.group).field("state", group.state).field("text", group.detail).end();
     }
     json.end_array().end();
     out.object(json.text());

@@ -440,6 +440,11 @@ TEST_CASE("message: what is not there is told with what is") {
     CHECK(shop.refused({"message", "01890a5d-ac96-774b-bcce-b302099a8057"}) ==
           "4 sourced: there is no message '01890a5d-ac96-774b-bcce-b302099a8057' in 'FILE'\n");
     CHECK(shop.refused({"message", "cart-1"}).starts_with("2 sourced: 'cart-1' names no message: give its id"));
+    Message later = support::message(Kind::command, "cart.expire").to("cart-1");
+    shop.store().schedule({{Time(std::chrono::hours(24 * 365 * 100)), later}});
+    CHECK(shop.refused({"message", later.id.to_string()}) ==
+          "4 sourced: there is no message '" + later.id.to_string() +
+              "' in 'FILE': it waits in the schedule until 2069-12-07T00:00:00Z\n");
 }
 
 // ---- tail -----------------------------------------------------------------------

@@ -30,6 +30,13 @@ std::optional<Message> by_id(Store& store, const std::string& name) {
     return ids.empty() ? std::nullopt : store.find(ids.front());
 }
 
+/// What is said of an id that is not in the log, when it waits in the schedule.
+std::string waits_text(Store& store, const std::string& name) {
+    const auto id = id_of(name);
+    const auto entry = id ? store.find_scheduled(*id) : std::nullopt;
+    return entry ? ": it waits in the schedule until " + iso_text(entry->due_at) : "";
+}
+
 /// The pattern that fits what begins so.
 std::string beginning(std::string_view text) {
     std::string pattern;
@@ -51,6 +58,14 @@ bool begins_id(const std::string& name) {
 }
 
 }  // namespace
+
+std::optional<Id> id_of(std::string_view text) {
+    try {
+        return Id::parse(text);
+    } catch (const Invalid&) {
+        return std::nullopt;
+    }
+}
 
 void no_such_stream(Context& context, std::string_view stream) {
     constexpr std::int64_t looked_at = 1000;  // the others are not worth the time
@@ -87,6 +102,7 @@ Message message_named(Context& context, const std::string& name) {
     std::string end;
     if (!number) {
         message = by_id(store, name);
+        if (!message) end = waits_text(store, name);
     } else if (at == 0) {
         message = only(store.log({.from = *number, .to = *number}));
         end = ": its positions end at " + std::to_string(store.head());

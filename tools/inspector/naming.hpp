@@ -4,10 +4,14 @@
 #include "inspector.hpp"
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 
 namespace sourced::inspector {
+
+/// Nothing for a text that is no id.
+[[nodiscard]] std::optional<Id> id_of(std::string_view text);
 
 /// Ends a command for a stream that has no message, with the one that was likely meant: Failed(not_found).
 [[noreturn]] void no_such_stream(Context& context, std::string_view stream);

@@ -1,5 +1,5 @@
 // What waits for its time, and what can be done about it: scheduled.
-#include "inspector.hpp"
+#include "naming.hpp"
 
 #include <algorithm>
 #include <unordered_map>
@@ -80,14 +80,6 @@ struct ChangeOptions {
     std::string id;
     std::string name;
 };
-
-std::optional<Id> id_of(const std::string& text) {
-    try {
-        return Id::parse(text);
-    } catch (const Invalid&) {
-        return std::nullopt;
-    }
-}
 
 /// What of the schedule is meant. Throws Failed.
 Scheduled waiting(Context& context, const std::string& what, const Id& id) {

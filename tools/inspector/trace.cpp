@@ -86,7 +86,7 @@ private:
     /// What was asked for: a message of the log or the schedule, or a correlation whose first message is not here.
     std::optional<Message> begin(const std::string& name) {
         if (name.size() == 36) {
-            if (const auto id = parsed(name); id && !store_.find(*id)) {
+            if (const auto id = id_of(name); id && !store_.find(*id)) {
                 const auto waits = std::find_if(scheduled_.begin(), scheduled_.end(),
                                                 [&](const auto& entry) { return entry.message.id == *id; });
                 if (waits != scheduled_.end()) {
@@ -106,14 +106,6 @@ private:
         trace_.asked = message.id;
         return message;
     }
-    static std::optional<Id> parsed(const std::string& text) {
-        try {
-            return Id::parse(text);
-        } catch (const Invalid&) {
-            return std::nullopt;
-        }
-    }
-
     void take_all(const std::optional<Message>& asked) {
         if (asked) take(*asked);
         if (asked) take_causes(*asked);

@@ -6397,11 +6397,13 @@ void check_existing(const std::string& path) {
 void SqliteStore::backup(const std::string& path, const BackupOptions& options) {
     const std::string tried = "back " + where() + " up";
     try {
-        struct stat here {};
-        struct stat there {};
-        if (!in_memory() && ::stat(options_.path.c_str(), &here) == 0 && ::stat(path.c_str(), &there) == 0 &&
-            here.st_dev == there.st_dev && here.st_ino == there.st_ino) {
-            throw StoreError("'" + path + "' is the file itself");
+        for (const char* end : {"", "-wal", "-shm"}) {
+            struct stat here {};
+            struct stat there {};
+            if (!in_memory() && ::stat((options_.path + end).c_str(), &here) == 0 &&
+                ::stat(path.c_str(), &there) == 0 && here.st_dev == there.st_dev && here.st_ino == there.st_ino) {
+                throw StoreError("'" + path + "' is " + (*end ? "a part of " : "") + "the file itself");
+            }
         }
         Draft draft(path, options.replace);
         reading("read", [&](Reading& reading) {

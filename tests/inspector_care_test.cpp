@@ -134,6 +134,12 @@ TEST_CASE("backup: an online copy that opens and is well") {
     const Ran itself = inspect({path, "backup", "--force", path});
     CHECK(itself.status == 1);
     CHECK(contains(itself.err, "is the file itself"));
+    for (const char* end : {"-wal", "-shm"}) {
+        const Ran part = inspect({path, "backup", "--force", path + end});
+        CHECK(part.status == 1);
+        CHECK(contains(part.err, end + std::string("' is a part of the file itself")));
+    }
+    CHECK(support::problems_of(path) == "");
     const Ran folder = inspect({path, "backup", directory.path()});
     CHECK(folder.status == 1);
     CHECK(contains(folder.err, "is a directory"));

@@ -2707,8 +2707,9 @@ public:
     /// records that, and lets the stream go on; work under way is dropped. A state that cannot be folded with a
     /// message that was skipped is folded without it, for ever and whatever the group handles; when that message is
     /// none the group has open, or others stand open before it, these are handled then. Throws Error for an unknown
-    /// stream and where nothing is open.
-    virtual Skipped skip_message(std::string_view group, std::string_view stream, std::string_view reason) = 0;
+    /// stream, where nothing is open, and when a `position` is given and the message stands at another.
+    virtual Skipped skip_message(std::string_view group, std::string_view stream, std::string_view reason,
+                                 std::int64_t position = 0) = 0;
     /// The messages a group has passed over, those behind record number `after`, oldest first. Without a name: of all
     /// groups.
     [[nodiscard]] virtual std::vector<Skipped> skipped(std::string_view group, std::int64_t after = 0,

@@ -1582,7 +1582,7 @@ public:
         });
     }
 
-    Skipped skip_message(std::int64_t id, std::string_view stream, std::string_view reason) {
+    Skipped skip_message(std::int64_t id, std::string_view stream, std::string_view reason, std::int64_t position) {
         std::optional<Skipped> skipped;
         change_stream(id, stream, "skip a message of", [&](Group& group, OffsetKey key, const std::string& what) {
             Offset* offset = find_offset(key);
@@ -1591,6 +1591,10 @@ public:
                 skipped = pass_over(group, key, *offset, reason);
             }
             if (!skipped) throw Error(what + "nothing is open there");
+            if (position != 0 && skipped->position != position) {
+                throw Error(what + "it would be the one at position " + std::to_string(skipped->position) +
+                            " now, not that at " + std::to_string(position));
+            }
         });
         skipped->stream = stream;
         return *skipped;
@@ -4989,9 +4993,11 @@ public:
     void park_stream(std::string_view group, std::string_view stream, std::string_view reason) override {
         change_group(group, "change", [&](std::int64_t id) { writer_.park_stream(id, stream, reason); });
     }
-    Skipped skip_message(std::string_view group, std::string_view stream, std::string_view reason) override {
+    Skipped skip_message(std::string_view group, std::string_view stream, std::string_view reason,
+                         std::int64_t position) override {
         Skipped skipped;
-        change_group(group, "change", [&](std::int64_t id) { skipped = writer_.skip_message(id, stream, reason); });
+        change_group(group, "change",
+                     [&](std::int64_t id) { skipped = writer_.skip_message(id, stream, reason, position); });
         skipped.group = group;
         return skipped;
     }

@@ -427,6 +427,21 @@ TEST_CASE("groups skip: without a failure it is the first message that is open")
     CHECK(done.out == "skipped " + id(10).to_string() + " at position 10 of 'order-6' for 'prices': x\n");
 }
 
+TEST_CASE("groups skip: what was shown is passed over, or nothing") {
+    Shop shop;
+    fill(shop);
+    shop.append("order-3", "order.placed");
+    support::Terminal terminal({shop.path, "groups", "skip", "orders", "--stream", "order-3", "--reason", "x"});
+    REQUIRE(terminal.wait_for("position 3,"));
+    REQUIRE(terminal.wait_for("Type yes"));
+    shop.open()->skip_message("orders", "order-3", "somebody else did");
+    terminal.tell("yes\n");
+    const auto ran = terminal.end();
+    CHECK(ran.status == 1);
+    CHECK(ran.out.find("it would be the one at position 10 now, not that at 3") != std::string::npos);
+    CHECK(shop.open()->skipped("orders").size() == 2);
+}
+
 TEST_CASE("groups park: the stream is left alone, with its reason") {
     Shop shop;
     fill(shop);

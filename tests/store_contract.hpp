@@ -2071,6 +2071,14 @@ TEST_CASE_TEMPLATE("Store: streams are parked, tried again, and messages passed 
     SUBCASE("parked or skipped by hand, work under way fails the fence") {
         SUBCASE("parked") { store->park_stream("g", "s1", "by hand"); }
         SUBCASE("skipped") { CHECK(store->skip_message("g", "s1", "by hand").position == 1); }
+        SUBCASE("skipped if it is the one that was meant") {
+            CHECK_THROWS_WITH_AS(store->skip_message("g", "s1", "by hand", 2),
+                                 "skip a message of 's1' for group 'g': it would be the one at position 1 now, not that "
+                                 "at 2",
+                                 Error);
+            CHECK(store->skipped("g").empty());
+            CHECK(store->skip_message("g", "s1", "by hand", 1).position == 1);
+        }
         CHECK(finish(*store, partly).result == Went::lost);
     }
     SUBCASE("claims are taken back from a handler that does not return, once") {

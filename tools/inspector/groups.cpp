@@ -546,7 +546,9 @@ Exit skip_message(Context& context, const ChangeOptions& options) {
     }
     if (!group.active) plan += "\nThe group is stopped and stays so" + because(group.reason);
     context.confirm(plan);
-    const Skipped skipped = context.change().skip_message(options.group, options.stream, options.reason);
+    // Others go on meanwhile: no other message than the one that was shown.
+    const Skipped skipped =
+        context.change().skip_message(options.group, options.stream, options.reason, message->position);
     context.out().line("skipped " + skipped.id.to_string() + " at position " + grouped(skipped.position) + " of " +
                        in_quotes(options.stream) + " for " + in_quotes(options.group) + because(options.reason));
     return Exit::ok;

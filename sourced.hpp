@@ -2762,7 +2762,7 @@ public:
     virtual Imported import_log(const Messages& messages) = 0;
     /// Puts what recurs into the schedule as another file had it, `next` and `next_id` included; the occurrence that
     /// waits is scheduled like any other message. Again is no error. Throws Invalid where the name stands for something
-    /// else, or nothing waits under `next_id`.
+    /// else, or nothing waits under `next_id` until `next`.
     virtual void import_recurring(const std::vector<Recurring>& recurring) = 0;
     /// Stores groups as they were in another file, all or none; `next` gives one part after the other and then nothing.
     /// Only for a log with the same messages at the same positions. Throws Invalid for a group that is stored already,

@@ -956,8 +956,11 @@ public:
         if (recurring.every <= Duration(0)) throw Invalid(tried + "the interval is not positive");
         check_stream_name(message.stream);
         if (message.type.empty()) throw Invalid(tried + "its message has no type");
-        if (!is_waiting(recurring.next_id)) {
-            throw Invalid(tried + "its next message " + recurring.next_id.to_string() + " is not scheduled");
+        {
+            const std::string next = "its next message " + recurring.next_id.to_string();
+            auto row = waiting_by_id_(recurring.next_id);
+            if (!row.next()) throw Invalid(tried + next + " is not scheduled");
+            if (row.integer(1) != micros(recurring.next)) throw Invalid(tried + next + " is due at another time");
         }
         {
             auto row = recurring_by_name_(recurring.name);

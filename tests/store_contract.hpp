@@ -3226,6 +3226,9 @@ TEST_CASE_TEMPLATE("Store: what recurs goes on in another file where it was", Ki
     auto store = kind.open(clock.options());
     CHECK(contains(error_of<Invalid>([&] { store->import_recurring(recurring); }), "is not scheduled"));
     store->schedule(waiting);
+    auto otherwise = recurring;
+    otherwise.front().next += Duration(1);
+    CHECK(contains(error_of<Invalid>([&] { store->import_recurring(otherwise); }), "is due at another time"));
     store->import_recurring(recurring);
     store->import_recurring(recurring);
     REQUIRE(store->recurring().size() == 1);

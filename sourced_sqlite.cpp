@@ -244,9 +244,12 @@ std::string explain(int code) {
 [[noreturn]] void fail(sqlite3* handle, int code, std::string_view doing) {
     const int extended = handle ? sqlite3_extended_errcode(handle) : code;
     const int known = (extended & 0xff) == (code & 0xff) ? extended : code;
-    const char* said = handle ? sqlite3_errmsg(handle) : sqlite3_errstr(code);
-    throw SqliteError(explain(known) + " (" + said + ", code " + std::to_string(known) + ") in: " + std::string(doing),
-                      known);
+    // Not every call leaves its error with the connection.
+    const char* said = handle && known == extended ? sqlite3_errmsg(handle) : sqlite3_errstr(code);
+    constexpr std::size_t shown = 300;  // a statement that writes many rows has thousands of characters
+    std::string in(doing.substr(0, shown));
+    if (doing.size() > shown) in += " ...";
+    throw SqliteError(explain(known) + " (" + said + ", code " + std::to_string(known) + ") in: " + in, known);
 }
 
 /// Trouble of the file or the machine, nobody's mistake: what was under way is tried again later.

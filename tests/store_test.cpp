@@ -4,6 +4,7 @@
 #include <signal.h>
 #include <sourced.hpp>
 #include <sqlite3.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -1595,6 +1596,35 @@ TEST_CASE("SQLite file: a full disk and a failing one say so") {
     CHECK(store->append("s", {message("a")}).last_seq == 2);
     CHECK(contains(text(FaultyDisk::Trouble::broken), tried + "reading or writing the file failed"));
     CHECK(store->append("s", {message("a")}).last_seq == 3);
+}
+
+TEST_CASE("SQLite file: an error of a statement for many rows can be read") {
+    const Directory directory;
+    const auto store = open_at(directory.file());
+    store->append("s", {message("a")});
+    stranger(directory.file())
+        .exec("CREATE INDEX never ON sourced_messages(CASE WHEN position > 1 THEN abs(-9223372036854775807 - 1) END)");
+    const std::string text = error_of([&] { store->append("s", several("a", 100)); });
+    CHECK(contains(text, "integer overflow"));
+    CHECK(text.ends_with(" ..."));
+    CHECK(text.size() < 600);
+}
+
+TEST_CASE("SQLite file: a copy that there is no room for says so, and nothing of it stays") {
+    const Directory directory;
+    const auto store = open_at(directory.file());
+    for (int i = 0; i < 100; ++i) store->append("s", {message("a", "\"" + std::string(1000, 'p') + "\"")});
+    const std::string before = files_of(directory.path());
+    rlimit room{};
+    REQUIRE(::getrlimit(RLIMIT_FSIZE, &room) == 0);
+    const rlimit little{20'000, room.rlim_max};
+    const auto told = ::signal(SIGXFSZ, SIG_IGN);
+    REQUIRE(::setrlimit(RLIMIT_FSIZE, &little) == 0);
+    const std::string text = error_of([&] { store->backup(directory.path() + "/copy.db"); });
+    REQUIRE(::setrlimit(RLIMIT_FSIZE, &room) == 0);
+    ::signal(SIGXFSZ, told);
+    CHECK(contains(text, "reading or writing the file failed (disk I/O error, code "));
+    CHECK(files_of(directory.path()) == before);
 }
 
 TEST_CASE("SQLite file: opening warns when other connections can damage it, and open_connection's cannot") {

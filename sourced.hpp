@@ -5486,6 +5486,8 @@ struct Access {
     [[nodiscard]] SOURCED_API static std::int64_t handled(App& app);
     /// Throws Invalid when App::reset_group would not reset the reactor so.
     SOURCED_API static void check_reset(const Definition& definition, const Reset& reset);
+    /// The positions that a group was made to pass over.
+    [[nodiscard]] SOURCED_API static std::unordered_set<std::int64_t> skipped_by(Store& store, std::string_view group);
 };
 
 template <class R, class... Arguments>
@@ -12072,7 +12074,7 @@ public:
         auto member = make_member(definition, begun.group);
         member->rebuilding = std::make_unique<Rebuilding>(std::move(begun), options_.cached_states);
         member->rebuilding->tables = std::move(tables);
-        member->errors = [skipped = skipped_by(name)](const Fault& fault) {
+        member->errors = [skipped = Access::skipped_by(*store_, name)](const Fault& fault) {
             if (skipped.contains(fault.message.position)) return Resolution::skip("skipped before it was built anew");
             return Resolution::stop();
         };
@@ -12960,17 +12962,6 @@ private:
         if (options.progress) options.progress(progress);
         store_->serve_generation(generation, member.definition->on_install);
         return rebuilt;
-    }
-
-    /// Positions that the served generation was made to pass over.
-    std::unordered_set<std::int64_t> skipped_by(std::string_view group) {
-        std::unordered_set<std::int64_t> positions;
-        std::int64_t last = 0;
-        for (auto page = store_->skipped(group); !page.empty(); page = store_->skipped(group, last)) {
-            for (const auto& each : page) positions.insert(each.position);
-            last = page.back().number;
-        }
-        return positions;
     }
 
     static void stop_at(const Member& member, const std::optional<Failure>& failure, const Claim& claim) {
@@ -15354,6 +15345,15 @@ void detail::Access::move_to(App& app, Options options, const std::vector<std::s
     app.engine_ = std::move(engine);
 }
 // What loads the state it has stored must not see again what is in that state.
+std::unordered_set<std::int64_t> detail::Access::skipped_by(Store& store, std::string_view group) {
+    std::unordered_set<std::int64_t> positions;
+    std::int64_t last = 0;
+    for (auto page = store.skipped(group); !page.empty(); page = store.skipped(group, last)) {
+        for (const auto& each : page) positions.insert(each.position);
+        last = page.back().number;
+    }
+    return positions;
+}
 void detail::Access::check_reset(const Definition& definition, const Reset& reset) {
     if (definition.role != Definition::Role::projector || definition.event_sourced) return;
     const std::string tried = "reset '" + definition.name + "'";

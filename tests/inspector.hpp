@@ -5,7 +5,10 @@
 #include <sys/ioctl.h>
 #include <termios.h>
 
+#include <algorithm>
 #include <fstream>
+#include <iterator>
+#include <set>
 #include <sstream>
 
 #include "support.hpp"
@@ -258,12 +261,56 @@ inline std::string golden(const std::string& name, const std::string& text) {
     return std::move(read).str();
 }
 
+inline bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+
+inline std::string bytes_of(const std::string& path) {
+    std::ifstream file(path, std::ios::binary);
+    return {std::istreambuf_iterator<char>(file), {}};
+}
+
+inline std::set<std::string> files_in(const TemporaryDirectory& directory) {
+    std::set<std::string> names;
+    for (const auto& entry : std::filesystem::directory_iterator(directory.path())) {
+        names.insert(entry.path().filename());
+    }
+    return names;
+}
+
 /// A text with every `from` as `to`: for what differs from run to run.
 inline std::string replaced(std::string text, const std::string& from, const std::string& to) {
     for (auto at = text.find(from); at != std::string::npos; at = text.find(from, at + to.size())) {
         text.replace(at, from.size(), to);
     }
     return text;
+}
+
+/// That a command does nothing but say why; the file's path is FILE in `text`.
+inline void check_refused(const std::string& path, std::vector<std::string> words, int status,
+                          const std::string& text) {
+    CAPTURE(text);
+    words.insert(words.begin(), path);
+    const auto ran = inspect(words);
+    CHECK(ran.status == status);
+    CHECK(ran.out == "");
+    CHECK(replaced(ran.err, path, "FILE") == "sourced: " + text + "\n");
+}
+
+/// That a command shows its plan and does nothing without --yes, and does it with it. Gives plan and what was done, with
+/// the file's path as FILE.
+inline std::string planned_and_done(const std::string& path, std::vector<std::string> words) {
+    const std::string before = bytes_of(path);
+    words.insert(words.begin(), path);
+    const auto refused = inspect(words);
+    CHECK(refused.status == 1);
+    CHECK(refused.out == "");
+    CHECK(contains(refused.err, "nothing was done"));
+    CHECK(bytes_of(path) == before);
+    words.emplace_back("--yes");
+    const auto done = inspect(words);
+    CHECK(done.status == 0);
+    CHECK(std::count(done.out.begin(), done.out.end(), '\n') == 1);
+    CHECK(problems_of(path) == "");
+    return replaced(done.err + done.out, path, "FILE");
 }
 
 }  // namespace support

@@ -10,6 +10,8 @@
 #include "sourced.hpp"
 
 using namespace sourced;
+using support::contains;
+using support::files_in;
 using support::inspect;
 using support::Ran;
 using support::TemporaryDirectory;
@@ -33,14 +35,6 @@ SQLite::Database stranger(const std::string& path) {
     database.exec("PRAGMA wal_autocheckpoint=0");
     return database;
 }
-std::set<std::string> files_in(const TemporaryDirectory& directory) {
-    std::set<std::string> names;
-    for (const auto& entry : std::filesystem::directory_iterator(directory.path())) {
-        names.insert(entry.path().filename());
-    }
-    return names;
-}
-bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
 }  // namespace
 

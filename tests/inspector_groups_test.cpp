@@ -146,35 +146,13 @@ std::string text_of(const rapidjson::Value& value) {
     return {value.GetString(), value.GetStringLength()};
 }
 
-std::string bytes_of(const std::string& path) {
-    std::ifstream file(path, std::ios::binary);
-    return {std::istreambuf_iterator<char>(file), {}};
-}
-
-/// The command's plan is shown, nothing is done without --yes, and done with it. Gives plan and what was done.
 std::string planned_and_done(Shop& shop, const Words& words) {
     shop.leave();
-    const std::string before = bytes_of(shop.path);
-    const auto refused = shop.run(words);
-    CHECK(refused.status == 1);
-    CHECK(refused.out == "");
-    CHECK(refused.err.find("nothing was done") != std::string::npos);
-    CHECK(bytes_of(shop.path) == before);
-    Words with_yes = words;
-    with_yes.emplace_back("--yes");
-    const auto done = shop.run(with_yes);
-    CHECK(done.status == 0);
-    CHECK(std::count(done.out.begin(), done.out.end(), '\n') == 1);
-    CHECK(support::problems_of(shop.path) == "");
-    return replaced(done.err + done.out, shop.path, "FILE");
+    return support::planned_and_done(shop.path, words);
 }
 
 void check_refused(const Shop& shop, const Words& words, int status, const std::string& text) {
-    CAPTURE(text);
-    const auto ran = shop.run(words);
-    CHECK(ran.status == status);
-    CHECK(ran.out == "");
-    CHECK(replaced(ran.err, shop.path, "FILE") == "sourced: " + text + "\n");
+    support::check_refused(shop.path, words, status, text);
 }
 
 }  // namespace

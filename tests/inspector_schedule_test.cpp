@@ -76,32 +76,12 @@ public:
     const std::string path = directory_.file("shop.db");
 };
 
-std::string bytes_of(const std::string& path) {
-    std::ifstream file(path, std::ios::binary);
-    return {std::istreambuf_iterator<char>(file), {}};
-}
-
-/// Plan and what was done; without --yes the file stays as it is.
 std::string planned_and_done(const Shop& shop, const Words& words) {
-    const std::string before = bytes_of(shop.path);
-    const auto refused = shop.run(words);
-    CHECK(refused.status == 1);
-    CHECK(refused.out == "");
-    CHECK(bytes_of(shop.path) == before);
-    Words with_yes = words;
-    with_yes.emplace_back("--yes");
-    const auto done = shop.run(with_yes);
-    CHECK(done.status == 0);
-    CHECK(support::problems_of(shop.path) == "");
-    return done.err + done.out;
+    return support::planned_and_done(shop.path, words);
 }
 
 void check_refused(const Shop& shop, const Words& words, int status, const std::string& text) {
-    CAPTURE(text);
-    const auto ran = shop.run(words);
-    CHECK(ran.status == status);
-    CHECK(ran.out == "");
-    CHECK(replaced(ran.err, shop.path, "FILE") == "sourced: " + text + "\n");
+    support::check_refused(shop.path, words, status, text);
 }
 
 }  // namespace

@@ -11,6 +11,8 @@
 #include "sourced.hpp"
 
 using namespace sourced;
+using support::contains;
+using support::files_in;
 using support::inspect;
 using support::Ran;
 using support::TemporaryDirectory;
@@ -171,14 +173,6 @@ std::string joined(const std::vector<std::string>& lines) {
     for (const auto& line : lines) text += line + '\n';
     return text;
 }
-std::set<std::string> files_in(const TemporaryDirectory& directory) {
-    std::set<std::string> names;
-    for (const auto& entry : std::filesystem::directory_iterator(directory.path())) {
-        names.insert(entry.path().filename());
-    }
-    return names;
-}
-bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
 /// Its export as lines: messages 1 to 4 of two streams stand in lines 2 to 5.
 std::vector<std::string> small_export(const TemporaryDirectory& directory) {

@@ -407,16 +407,6 @@ private:
     std::unordered_map<std::string, Box> states_;  // by stream, or by key
 };
 
-std::unordered_set<std::int64_t> skipped_by(Store& store, const std::string& group) {
-    std::unordered_set<std::int64_t> positions;
-    std::int64_t last = 0;
-    for (auto page = store.skipped(group); !page.empty(); page = store.skipped(group, last)) {
-        for (const auto& each : page) positions.insert(each.position);
-        last = page.back().number;
-    }
-    return positions;
-}
-
 /// What a dry run has found.
 struct Found {
     static constexpr std::size_t most_unfit = 1000;  // are kept
@@ -440,7 +430,7 @@ Found fold(Context& context, Folding& folding, const Range& range, const ReplayO
     Store& store = context.look();
     const Stats stats = store.stats();
     std::unordered_set<std::int64_t> passed;
-    if (find_group(stats, options.group)) passed = skipped_by(store, options.group);
+    if (find_group(stats, options.group)) passed = detail::Access::skipped_by(store, options.group);
     Found found;
     LogRange log;
     log.from = folding.from_start() ? 1 : range.from;

@@ -180,6 +180,7 @@ TEST_CASE("inspector: help is the same however it is asked for, and needs no fil
         CHECK(ran.err.empty());
         CHECK(inspect({name, "--help"}).out == ran.out);
         CHECK(inspect({"missing.db", name, "-h"}).out == ran.out);
+        CHECK(inspect({"missing.db", "help", name}).out == ran.out);
     }
     CHECK(inspect({"help"}).out == inspect({"-h"}).out);
 }

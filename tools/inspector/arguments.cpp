@@ -68,7 +68,11 @@ private:
     void plain(const std::string& word) {
         const auto* below = plain_only_ || !plain_.empty() ? nullptr : find_command(*command_, word);
         if (below) return enter(*below);
-        if (command_ == &program_ && !arguments_.file.empty()) return unknown_command(word);
+        if (command_ == &program_ && !arguments_.file.empty()) {
+            if (word != "help") unknown_command(word);
+            arguments_.help = true;  // sourced FILE help COMMAND
+            return;
+        }
         if (arguments_.file.empty() && (command_ == &program_ || takes_file_(*command_))) {
             arguments_.file = word;
             return;

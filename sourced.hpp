@@ -2714,8 +2714,8 @@ public:
     /// groups.
     [[nodiscard]] virtual std::vector<Skipped> skipped(std::string_view group, std::int64_t after = 0,
                                                        std::size_t limit = 100) = 0;
-    /// Where the group stands in its streams. Throws Error when `range.after` is no stream. Without a name: of all groups
-    /// those with an error and those that are parked; of `range` only `stream` and `limit` count then.
+    /// Where the group stands in its streams. Throws Error when `range.after` is no stream. Without a name: of all
+    /// groups those with an error and those that are parked; of `range` only `stream` and `limit` count then.
     [[nodiscard]] virtual std::vector<OffsetInfo> offsets(std::string_view group, const OffsetRange& range = {}) = 0;
 
     // ---- generations: a read model that is built anew beside the one that is read
@@ -2756,7 +2756,7 @@ public:
     /// without the payload where it was erased. All or none. Positions are given anew, in the order of `messages`. What
     /// is there already, equal in everything, is passed over: an import that broke off can be made again from its
     /// beginning. Throws Unfit for the first message that is not the next one of its stream, was recorded before the
-    /// last one of the log, has a type of another kind here, a cause that is neither in the log before it nor marked as
+    /// last one of the log, before 1970 or more than a day ahead of the clock, has a type of another kind here, a cause that is neither in the log before it nor marked as
     /// outside (see verify()), another correlation than its cause, or an id that stands for another message or waits in
     /// the schedule.
     virtual Imported import_log(const Messages& messages) = 0;

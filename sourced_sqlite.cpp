@@ -2398,6 +2398,10 @@ private:
 
     template <class Unfits>
     void import(const Message& message, const Unfits& unfit) {
+        if (micros(message.recorded_at) < 0) throw unfit("recorded_at", "it lies before 1970");
+        if (message.recorded_at > options_.clock() + std::chrono::hours(24)) {
+            throw unfit("recorded_at", "it lies more than a day ahead, and no later message could have its own time");
+        }
         if (micros(message.recorded_at) < recorded_) {
             throw unfit("recorded_at", "the log ends with a message that was recorded " +
                                            std::to_string(recorded_ - micros(message.recorded_at)) +
@@ -3426,8 +3430,8 @@ private:
         "UPDATE sourced_offsets SET attempts = ?3, attempted = ?4, deaths = ?5, retry_at = ?6, error_type = ?7, "
         "error_text = ?8, failed_at = ?9, reason = ?10 WHERE grp = ?1 AND stream = ?2"};
     Statement ready_offsets_{bank_,
-                             "SELECT stream FROM sourced_offsets WHERE grp = ?1 AND state = 1 AND pending <= ?3 ORDER BY "
-                             "pending LIMIT ?2"};
+                             "SELECT stream FROM sourced_offsets WHERE grp = ?1 AND state = 1 AND pending <= ?3 "
+                             "ORDER BY pending LIMIT ?2"};
     Statement next_retry_{bank_, "SELECT min(retry_at) FROM sourced_offsets WHERE grp = ? AND state = 3"};
     Statement wake_retries_{
         bank_, "UPDATE sourced_offsets SET state = 1, retry_at = NULL WHERE grp = ? AND state = 3 AND retry_at <= ?"};
@@ -5363,10 +5367,11 @@ private:
         if (started < no_checkpoint_before_) return;
         try {
             const Checkpoint done = checkpoint_now(false);
+            const auto ended = std::chrono::steady_clock::now();
             // Another process writes: it checkpoints as well.
-            if (done.held == Checkpoint::Held::writer) no_checkpoint_before_ = started + std::chrono::milliseconds(50);
+            if (done.held == Checkpoint::Held::writer) no_checkpoint_before_ = ended + std::chrono::milliseconds(50);
             // A reader of an older state kept the log from starting over: not at every commit from now on.
-            else if (writer_.wal_frames() > 64) no_checkpoint_before_ = std::chrono::steady_clock::now() + longest_hold;
+            else if (writer_.wal_frames() > 64) no_checkpoint_before_ = ended + longest_hold;
         } catch (const SqliteError& error) {
             no_checkpoint_before_ = started + std::chrono::milliseconds(1000);
             warn("checkpoint of " + where() + ": " + error.what());

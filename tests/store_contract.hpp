@@ -2073,8 +2073,8 @@ TEST_CASE_TEMPLATE("Store: streams are parked, tried again, and messages passed 
         SUBCASE("skipped") { CHECK(store->skip_message("g", "s1", "by hand").position == 1); }
         SUBCASE("skipped if it is the one that was meant") {
             CHECK_THROWS_WITH_AS(store->skip_message("g", "s1", "by hand", 2),
-                                 "skip a message of 's1' for group 'g': it would be the one at position 1 now, not that "
-                                 "at 2",
+                                 "skip a message of 's1' for group 'g': it would be the one at position 1 now, not "
+                                 "that at 2",
                                  Error);
             CHECK(store->skipped("g").empty());
             CHECK(store->skip_message("g", "s1", "by hand", 1).position == 1);
@@ -3006,6 +3006,16 @@ TEST_CASE_TEMPLATE("Store: an import that does not fit says which message and wh
         given[1].seq = 0;
         field = "seq";
         text = "it has to be 1 or more";
+    }
+    SUBCASE("a time before all times") {
+        given[1].recorded_at = Time(Duration(-1));
+        field = "recorded_at";
+        text = "it lies before 1970";
+    }
+    SUBCASE("a time that every later message would have to carry") {
+        given[1].recorded_at = clock.now() + std::chrono::hours(25);
+        field = "recorded_at";
+        text = "it lies more than a day ahead, and no later message could have its own time";
     }
     SUBCASE("a time before the last") {
         given[1].recorded_at = clock.now() - std::chrono::seconds(1);

@@ -77,7 +77,8 @@ public:
     [[nodiscard]] bool catches(int number) const {
         std::ifstream status("/proc/" + std::to_string(pid_) + "/status");
         for (std::string line; std::getline(status, line);) {
-            if (line.rfind("SigCgt:", 0) == 0) return (std::stoull(line.substr(7), nullptr, 16) >> (number - 1) & 1) != 0;
+            if (!line.starts_with("SigCgt:")) continue;
+            return (std::stoull(line.substr(7), nullptr, 16) >> (number - 1) & 1) != 0;
         }
         throw std::runtime_error("a program has ended before it took signal " + std::to_string(number));
     }
@@ -295,8 +296,8 @@ inline void check_refused(const std::string& path, std::vector<std::string> word
     CHECK(replaced(ran.err, path, "FILE") == "sourced: " + text + "\n");
 }
 
-/// That a command shows its plan and does nothing without --yes, and does it with it. Gives plan and what was done, with
-/// the file's path as FILE.
+/// That a command shows its plan and does nothing without --yes, and does it with it. Gives plan and what was done,
+/// with the file's path as FILE.
 inline std::string planned_and_done(const std::string& path, std::vector<std::string> words) {
     const std::string before = bytes_of(path);
     words.insert(words.begin(), path);

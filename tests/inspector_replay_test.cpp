@@ -168,8 +168,8 @@ TEST_CASE("replay: one stream of a read model comes again alone") {
 TEST_CASE("replay: Ctrl-C ends it well and says how to go on, and --resume does") {
     const Tills tills;
     const std::string before = tills.rows("totals");
-    Program program(tills.arguments({"replay", "--group", "totals", "--yes", "--rate", "0.5", "--until", "1000000"}), {},
-                    "replayed");
+    const auto words = tills.arguments({"replay", "--group", "totals", "--yes", "--rate", "0.5", "--until", "1000000"});
+    Program program(words, {}, "replayed");
     const auto store = tills.open();
     const auto limit = std::chrono::steady_clock::now() + 60s;
     while (!store->stats().group("totals").replay || tills.rows("totals").empty()) {

@@ -155,9 +155,9 @@ private:
     void values(const CLI::Option& option, const std::string& name) {
         const auto count = static_cast<std::size_t>(option.get_items_expected_min());
         if (words_.size() - at_ < count) {
-            const std::string wanted = count == 1 ? " takes a value, " : " takes " + std::to_string(count) + " values, ";
+            const std::string many = count == 1 ? "a value" : std::to_string(count) + " values";
             const std::string given = at_ == words_.size() ? ", and none was given" : ", and fewer were given";
-            fail(*command_, name + wanted + value_of(option) + given, {});
+            fail(*command_, name + " takes " + many + ", " + value_of(option) + given, {});
         }
         value(option, name, words_[at_++]);
         for (std::size_t i = 1; i < count; ++i) arguments_.words.push_back(words_[at_++]);

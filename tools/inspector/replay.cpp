@@ -600,7 +600,8 @@ void add_replay(Commands& commands) {
          "shows every message that cannot be read or folded; exit status 1 if there are."},
         replay);
     replay_command.add_option("--group,-g", replaying.group, "Its name")->required()->type_name("GROUP");
-    replay_command.add_option("--from", replaying.from, "The first message that comes again: start, a position or a time")
+    replay_command
+        .add_option("--from", replaying.from, "The first message that comes again: start, a position or a time")
         ->type_name("WHERE")
         ->capture_default_str();
     replay_command.add_option("--until", replaying.until,

@@ -225,7 +225,7 @@ std::string explain(int code) {
     case SQLITE_READONLY: return "the file or its directory cannot be written";
     case SQLITE_BUSY: return "another process holds the write lock";
     case SQLITE_NOTADB: return "the file is not a SQLite database";
-    case SQLITE_CORRUPT: return "the file is damaged";
+    case SQLITE_CORRUPT: return "the file is damaged: verify finds what is broken, a backup is the way back";
     case SQLITE_CANTOPEN: return "the file cannot be opened";
     case SQLITE_IOERR: return "reading or writing the file failed";
     case SQLITE_NOMEM: return "out of memory";

@@ -945,7 +945,8 @@ TEST_CASE("Reading only: a damaged file says so, at once or when the damage is m
     }
     SUBCASE("its end is missing") {
         std::filesystem::resize_file(path, size / 2);
-        CHECK(contains(read_error(path), tried + "the file is damaged"));
+        CHECK(contains(read_error(path),
+                       tried + "the file is damaged: verify finds what is broken, a backup is the way back ("));
     }
     SUBCASE("its first page only") {
         std::filesystem::resize_file(path, 4096);

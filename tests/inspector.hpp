@@ -164,6 +164,14 @@ inline Ran inspect(const std::vector<std::string>& arguments, const std::string&
     return program.end();
 }
 
+/// Whether this machine has pseudo terminals: a container, or a folder one has changed the root to, may be without.
+/// Tests that need one are skipped there, by `* doctest::skip(!support::has_terminals())` behind their name.
+inline bool has_terminals() {
+    const int master = ::posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC);
+    if (master >= 0) ::close(master);
+    return master >= 0;
+}
+
 /// A program of the build that believes to be at a terminal: what it says comes out of there, errors too.
 class Terminal {
 public:

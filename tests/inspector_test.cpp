@@ -12,6 +12,8 @@ using support::Terminal;
 
 namespace {
 
+const doctest::skip at_terminal(!support::has_terminals());
+
 /// A file with one stream that has this id.
 std::string file_with(const support::TemporaryDirectory& directory, const std::string& stream) {
     const std::string file = directory.file("shop.db");
@@ -252,7 +254,10 @@ TEST_CASE("inspector: nothing of what is stored can give a terminal orders") {
     const auto text = inspect({file, "streams"});
     CHECK(text.status == 0);
     CHECK(text.out.find(shown) != std::string::npos);
-    CHECK(Terminal({file, "streams", "--color", "never"}).end().out.find(shown.substr(0, 40)) != std::string::npos);
+    if (support::has_terminals()) {
+        const auto seen = Terminal({file, "streams", "--color", "never"}).end();
+        CHECK(seen.out.find(shown.substr(0, 40)) != std::string::npos);
+    }
     const support::TemporaryDirectory other;
     const std::string unicode =
         file_with(other, support::replaced(support::replaced(hostile, "m\x9b", "m"), "\xff", ""));
@@ -271,7 +276,7 @@ TEST_CASE("inspector: nothing of what is stored can give a terminal orders") {
     CHECK(error.err.find("x\\x1b[2J.db") != std::string::npos);
 }
 
-TEST_CASE("inspector: colours are for terminals, unless something says otherwise") {
+TEST_CASE("inspector: colours are for terminals, unless something says otherwise" * at_terminal) {
     const support::TemporaryDirectory directory;
     const std::string file = file_with(directory, "cart-1");
     const auto coloured = [](const Ran& ran) { return ran.out.find('\x1b') != std::string::npos; };
@@ -286,7 +291,7 @@ TEST_CASE("inspector: colours are for terminals, unless something says otherwise
     CHECK(!coloured(Terminal({file, "streams", "--json"}).end()));
 }
 
-TEST_CASE("inspector: times are relative on a terminal, ISO elsewhere, and as --time says") {
+TEST_CASE("inspector: times are relative on a terminal, ISO elsewhere, and as --time says" * at_terminal) {
     const support::TemporaryDirectory directory;
     const std::string file = directory.file("shop.db");
     {
@@ -307,7 +312,7 @@ TEST_CASE("inspector: times are relative on a terminal, ISO elsewhere, and as --
     shows(inspect({file, "streams", "--time", "unix", "-o", "jsonl"}), "2023-11-14T22:13:20.25Z");
 }
 
-TEST_CASE("inspector: on a narrow terminal columns are cut, and wide characters take two") {
+TEST_CASE("inspector: on a narrow terminal columns are cut, and wide characters take two" * at_terminal) {
     const support::TemporaryDirectory directory;
     const std::string wide = "\xe4\xbd\xa0\xe5\xa5\xbd";  // two characters, four columns
     std::string stream;
@@ -328,7 +333,7 @@ TEST_CASE("inspector: on a narrow terminal columns are cut, and wide characters 
     CHECK(inspect({file, "streams"}).out.find(stream) != std::string::npos);
 }
 
-TEST_CASE("inspector: what is longer than the terminal goes through the pager, all else does not") {
+TEST_CASE("inspector: what is longer than the terminal goes through the pager, all else does not" * at_terminal) {
     const std::vector<std::string> paged{"SOURCED_PAGER=sed 's/^/paged: /'"};
     CHECK(Terminal({"--help"}, paged, 80, 10).end().out.starts_with("paged: "));
     CHECK(Terminal({"help", "stats"}, paged, 80, 60).end().out.find("paged") == std::string::npos);
@@ -342,7 +347,7 @@ TEST_CASE("inspector: what is longer than the terminal goes through the pager, a
     CHECK(Terminal({file_with(directory, "cart-1"), "trace", "@1"}, paged, 80, 2).end().out.starts_with("paged: "));
 }
 
-TEST_CASE("inspector: a pager that is left early is no error, nor is a pipe that is closed") {
+TEST_CASE("inspector: a pager that is left early is no error, nor is a pipe that is closed" * at_terminal) {
     const auto left = Terminal({"--help"}, {"SOURCED_PAGER=head -n 1"}, 80, 10).end();
     CHECK(left.status == 0);
     CHECK(std::count(left.out.begin(), left.out.end(), '\n') == 1);
@@ -359,7 +364,7 @@ TEST_CASE("inspector: wide characters are known in any locale") {
     CHECK(inspect({file, "streams"}, {}, {"LC_ALL=C"}).out == inspect({file, "streams"}, {}, {"LC_ALL=C.UTF-8"}).out);
 }
 
-TEST_CASE("inspector: at a terminal a plan is carried out when somebody types yes, and not otherwise") {
+TEST_CASE("inspector: at a terminal a plan is carried out when somebody types yes, and not otherwise" * at_terminal) {
     const support::TemporaryDirectory directory;
     const std::string file = file_with(directory, "cart-1");
     sourced::StoreOptions options;
@@ -386,7 +391,7 @@ TEST_CASE("inspector: at a terminal a plan is carried out when somebody types ye
     CHECK(stopped());
 }
 
-TEST_CASE("inspector: Ctrl-C at a question ends the program with nothing done") {
+TEST_CASE("inspector: Ctrl-C at a question ends the program with nothing done" * at_terminal) {
     const support::TemporaryDirectory directory;
     const std::string file = file_with(directory, "cart-1");
     sourced::StoreOptions options;

@@ -5191,6 +5191,7 @@ public:
         // seldom with time. Our own commits are announced as well; they must not keep a core busy.
         constexpr auto first_pause = std::chrono::microseconds(200);
         constexpr auto last_pause = std::chrono::milliseconds(100);
+        constexpr auto longest_pause = std::chrono::seconds(1);  // for a disk that takes longer than all of these
         // What was told before the last return may have been of a commit more than was visible then.
         Duration pause = std::chrono::milliseconds(10);
         if (watch.tells()) pause = told_lately_ ? Duration(first_pause) : Duration(last_pause);
@@ -5203,8 +5204,8 @@ public:
             const bool busy = now - looked < std::chrono::milliseconds(2);
             looked = now;
             const bool quiet = watch.tells() && pause >= last_pause;
-            const bool told = watch.wait(
-                quiet ? deadline - now : std::min<Duration>(pause, std::chrono::ceil<Duration>(deadline - now)));
+            const Duration next = quiet ? Duration(longest_pause) : pause;
+            const bool told = watch.wait(std::min<Duration>(next, std::chrono::ceil<Duration>(deadline - now)));
             told_lately_ = told || !quiet;
             hurried = busy ? hurried + 1 : 0;
             if (told && busy) std::this_thread::sleep_for(std::chrono::microseconds(hurried < 8 ? 100 : 1000));

@@ -170,12 +170,11 @@ constexpr std::array<Unit, 26> units{{
 }
 
 [[nodiscard]] std::optional<Time> word(std::string_view text, Time now) {
-    const Time today = std::chrono::floor<days>(now);
     if (text == "now") return now;
-    if (text == "today") return today;
+    if (text != "today" && text != "yesterday" && text != "tomorrow") return std::nullopt;
+    const Time today = std::chrono::floor<days>(now);
     if (text == "yesterday") return today - days(1);
-    if (text == "tomorrow") return today + days(1);
-    return std::nullopt;
+    return text == "tomorrow" ? today + days(1) : today;
 }
 
 /// `@` and seconds, or a long number of microseconds since 1970.

@@ -73,8 +73,16 @@ public:
     }
 
     void signal(int number) const { ::kill(pid_, number); }
+    /// Throws when it has ended: for who waits for something that it is to do.
+    void check_running() const {
+        siginfo_t end{};
+        if (::waitid(P_PID, static_cast<id_t>(pid_), &end, WEXITED | WNOHANG | WNOWAIT) != 0 || end.si_pid != 0) {
+            throw std::runtime_error("a program has ended before it did what was waited for");
+        }
+    }
     /// Whether it has a handler for the signal by now.
     [[nodiscard]] bool catches(int number) const {
+        check_running();
         std::ifstream status("/proc/" + std::to_string(pid_) + "/status");
         for (std::string line; std::getline(status, line);) {
             if (!line.starts_with("SigCgt:")) continue;

@@ -452,7 +452,7 @@ TEST_CASE("import: a file that it has made and somebody else uses is not taken a
     const std::string path = directory.file("new.db");
     support::Program program({path, "import", "--create"});
     program.tell(lines[0] + "\n");
-    while (!std::filesystem::exists(path)) std::this_thread::yield();
+    while (!std::filesystem::exists(path)) program.check_running();
     std::unique_ptr<Store> store = open_at(path);
     SUBCASE("it has it open") {}
     SUBCASE("it has written to it") {
@@ -708,7 +708,7 @@ TEST_CASE("import: Ctrl-C ends it between lines, and it goes on from there") {
     support::Program program({path, "import", "--create"});
     program.tell(joined({lines[0], lines[1], lines[2]}));
     // It reads from a pipe that nobody closes; the file is there once it has begun.
-    while (!std::filesystem::exists(path)) std::this_thread::yield();
+    while (!std::filesystem::exists(path)) program.check_running();
     program.signal(SIGINT);
     program.tell(lines[3] + "\n");
     const Ran ran = program.end();

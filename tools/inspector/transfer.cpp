@@ -292,11 +292,9 @@ public:
     /// end of a line is no line: it was cut off.
     [[nodiscard]] std::optional<std::string_view> next() {
         while (true) {
-            const auto* const found = static_cast<const char*>(
-                std::memchr(buffer_.data() + searched_, '\n', end_ - searched_));
-            if (found) {
-                const auto end = static_cast<std::size_t>(found - buffer_.data());
-                const std::string_view line(buffer_.data() + at_, end - at_);
+            const std::string_view read(buffer_.data(), end_);
+            if (const auto end = read.find('\n', searched_); end != read.npos) {
+                const auto line = read.substr(at_, end - at_);
                 at_ = searched_ = end + 1;
                 ++number_;
                 done_ += static_cast<std::int64_t>(line.size()) + 1;

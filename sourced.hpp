@@ -2756,9 +2756,9 @@ public:
     /// without the payload where it was erased. All or none. Positions are given anew, in the order of `messages`. What
     /// is there already, equal in everything, is passed over: an import that broke off can be made again from its
     /// beginning. Throws Unfit for the first message that is not the next one of its stream, was recorded before the
-    /// last one of the log, before 1970 or more than a day ahead of the clock, has a type of another kind here, a cause that is neither in the log before it nor marked as
-    /// outside (see verify()), another correlation than its cause, or an id that stands for another message or waits in
-    /// the schedule.
+    /// last one of the log, before 1970 or more than a day ahead of the clock, has a type of another kind here, a cause
+    /// that is neither in the log before it nor marked as outside (see verify()), another correlation than its cause,
+    /// or an id that stands for another message or waits in the schedule.
     virtual Imported import_log(const Messages& messages) = 0;
     /// Puts what recurs into the schedule as another file had it, `next` and `next_id` included; the occurrence that
     /// waits is scheduled like any other message. Again is no error. Throws Invalid where the name stands for something
@@ -2820,6 +2820,32 @@ struct StoreOptions {
 /// go away again when the last store closes, if this user may write to the file and no process died over it.
 /// A schema older than this version's is refused: only who writes can migrate it.
 [[nodiscard]] SOURCED_API std::unique_ptr<Store> open_store(const StoreOptions& options = {});
+
+namespace detail {
+
+/// A file that is written beside the one it is to become, and gone again unless it was put in its place. For its owner
+/// only. Throws StoreError.
+class SOURCED_API Draft {
+public:
+    /// `replace`: keep() may take the place of a file that is there; otherwise that is an error.
+    Draft(std::string path, bool replace);
+    Draft(const Draft&) = delete;
+    Draft& operator=(const Draft&) = delete;
+    ~Draft();
+    [[nodiscard]] const std::string& path() const noexcept { return draft_; }
+    /// A descriptor to write to.
+    [[nodiscard]] int file() const noexcept { return file_; }
+    /// Puts it in its place, on the disk.
+    void keep();
+
+private:
+    std::string path_;
+    bool replace_;
+    std::string draft_;
+    int file_ = -1;
+};
+
+}  // namespace detail
 
 }  // namespace sourced
 

@@ -4044,19 +4044,24 @@ private:
                 time_of(row.integer(4)), std::string(row.text(5)), std::string(row.text(6)), std::string(row.text(7)),
                 std::string(row.text(8))};
     }
+    /// What a GroupInfo and a GroupRecord have in common.
+    template <class Group>
+    static void fill_group(Group& group, const Cursor& row) {
+        group.name = row.text(1);
+        group.active = row.text(2) == "active";
+        group.reason = row.text(3);
+        group.error_type = row.text(4);
+        group.error_text = row.text(5);
+        group.error_position = row.integer(6);
+        group.begins = row.integer(7);
+        group.scanned = row.integer(8);
+        group.generation = row.integer(10);
+        if (!row.null(11)) group.changed_at = time_of(row.integer(11));
+    }
     static GroupRecord group_record(const Cursor& row) {
         GroupRecord record;
-        record.name = row.text(1);
-        record.active = row.text(2) == "active";
-        record.reason = row.text(3);
-        record.error_type = row.text(4);
-        record.error_text = row.text(5);
-        record.error_position = row.integer(6);
-        record.begins = row.integer(7);
-        record.scanned = row.integer(8);
+        fill_group(record, row);
         for (const auto& handled : handles_of(row.text(9))) record.handles.emplace_back(handled);
-        record.generation = row.integer(10);
-        if (!row.null(11)) record.changed_at = time_of(row.integer(11));
         record.created_at = time_of(row.integer(12));
         return record;
     }
@@ -4070,20 +4075,11 @@ private:
     GroupInfo group(const Cursor& row) {
         GroupInfo group;
         group.id = row.integer(0);
-        group.name = row.text(1);
-        group.active = row.text(2) == "active";
-        group.reason = row.text(3);
-        group.error_type = row.text(4);
-        group.error_text = row.text(5);
-        group.error_position = row.integer(6);
-        group.begins = row.integer(7);
-        group.scanned = row.integer(8);
+        fill_group(group, row);
         for (const auto& [name, since] : handles_of(row.text(9))) {
             group.types.push_back(name);
             if (since > 1) group.since.emplace(name, since);
         }
-        group.generation = row.integer(10);
-        if (!row.null(11)) group.changed_at = time_of(row.integer(11));
         return group;
     }
 
@@ -6300,62 +6296,27 @@ std::uintmax_t bytes_of(const std::string& path) {
     return ::stat(path.c_str(), &info) == 0 ? static_cast<std::uintmax_t>(info.st_size) : 0;
 }
 
-/// A file that is written beside the one it is to become, and gone again unless it was put in its place.
-class Draft {
-public:
-    Draft(std::string path, bool replace) : path_(std::move(path)), replace_(replace) {
-        check_target();
-        check_file_system(path_);
-        draft_ = path_ + ".XXXXXX";
-        const int file = ::mkostemp(draft_.data(), O_CLOEXEC);  // for its owner only
-        if (file < 0) throw StoreError("'" + path_ + "' cannot be created: " + std::strerror(errno));
-        ::close(file);
-    }
-    Draft(const Draft&) = delete;
-    Draft& operator=(const Draft&) = delete;
-    ~Draft() {
-        if (draft_.empty()) return;
-        for (const char* end : {"", "-journal", "-wal", "-shm"}) ::unlink((draft_ + end).c_str());
-    }
-    [[nodiscard]] const std::string& path() const noexcept { return draft_; }
+void sync(const std::string& path, int flags) {
+    const int file = ::open(path.c_str(), flags | O_CLOEXEC);
+    const bool synced = file >= 0 && ::fsync(file) == 0;
+    const int cause = errno;
+    if (file >= 0) ::close(file);
+    if (!synced) throw StoreError("'" + path + "' cannot be brought to the disk: " + std::strerror(cause));
+}
 
-    /// Puts it in its place, on the disk.
-    void keep() {
-        check_target();
-        sync(draft_, O_RDONLY);
-        // A link refuses what came to be there meanwhile, a renaming replaces it.
-        const bool kept = replace_ ? ::rename(draft_.c_str(), path_.c_str()) == 0
-                                   : ::link(draft_.c_str(), path_.c_str()) == 0 && ::unlink(draft_.c_str()) == 0;
-        if (!kept) throw StoreError("'" + path_ + "' cannot be put in its place: " + std::strerror(errno));
-        draft_.clear();
-        sync(directory_of(path_), O_RDONLY | O_DIRECTORY);
+/// Whether a backup may come to stand there.
+void check_backup(const std::string& path, bool replace) {
+    struct stat info {};
+    if (::stat(path.c_str(), &info) == 0) {
+        if (S_ISDIR(info.st_mode)) throw StoreError("'" + path + "' is a directory");
+        if (!replace) throw StoreError("'" + path + "' is there already");
     }
-
-private:
-    void check_target() const {
-        struct stat info {};
-        if (::stat(path_.c_str(), &info) == 0) {
-            if (S_ISDIR(info.st_mode)) throw StoreError("'" + path_ + "' is a directory");
-            if (!replace_) throw StoreError("'" + path_ + "' is there already");
-        }
-        // What belongs to another file of this name would be taken for a part of the new one.
-        for (const char* end : {"-wal", "-journal"}) {
-            if (bytes_of(path_ + end) == 0) continue;
-            throw StoreError("'" + path_ + end + "' is there: a file of this name is in use, or was not closed well");
-        }
+    // What belongs to another file of this name would be taken for a part of the new one.
+    for (const char* end : {"-wal", "-journal"}) {
+        if (bytes_of(path + end) == 0) continue;
+        throw StoreError("'" + path + end + "' is there: a file of this name is in use, or was not closed well");
     }
-    static void sync(const std::string& path, int flags) {
-        const int file = ::open(path.c_str(), flags | O_CLOEXEC);
-        const bool synced = file >= 0 && ::fsync(file) == 0;
-        const int cause = errno;
-        if (file >= 0) ::close(file);
-        if (!synced) throw StoreError("'" + path + "' cannot be brought to the disk: " + std::strerror(cause));
-    }
-
-    std::string path_;
-    bool replace_;
-    std::string draft_;
-};
+}
 
 /// Copies the state that `source` reads in its transaction.
 void copy_pages(Connection& source, const std::string& path, const BackupOptions& options) {
@@ -6423,13 +6384,16 @@ void SqliteStore::backup(const std::string& path, const BackupOptions& options) 
                 throw StoreError("'" + path + "' is " + (*end ? "a part of " : "") + "the file itself");
             }
         }
-        Draft draft(path, options.replace);
+        check_backup(path, options.replace);
+        check_file_system(path);
+        detail::Draft draft(path, options.replace);
         reading("read", [&](Reading& reading) {
             reading.at_once([&] {
                 (void)reading.head();  // from here on it is one state
                 copy_pages(reading.connection(), draft.path(), options);
             });
         });
+        check_backup(path, options.replace);
         draft.keep();
     } catch (const SQLite::Exception& error) {
         throw StoreError(tried + ": " + explain(error.getErrorCode()) + " (" + error.what() + ")");
@@ -6556,6 +6520,28 @@ void prepare(Connection& connection, const StoreOptions& options) {
 }  // namespace
 
 SQLite::Database& database(Transaction& transaction) { return transaction.do_database(); }
+
+detail::Draft::Draft(std::string path, bool replace)
+    : path_(std::move(path)), replace_(replace), draft_(path_ + ".XXXXXX"),
+      file_(::mkostemp(draft_.data(), O_CLOEXEC)) {
+    if (file_ < 0) throw StoreError("'" + path_ + "' cannot be created: " + std::strerror(errno));
+}
+
+detail::Draft::~Draft() {
+    ::close(file_);
+    if (draft_.empty()) return;
+    for (const char* end : {"", "-journal", "-wal", "-shm"}) ::unlink((draft_ + end).c_str());
+}
+
+void detail::Draft::keep() {
+    sync(draft_, O_RDONLY);
+    // A link refuses what came to be there meanwhile, a renaming replaces it.
+    const bool kept = replace_ ? ::rename(draft_.c_str(), path_.c_str()) == 0
+                               : ::link(draft_.c_str(), path_.c_str()) == 0 && ::unlink(draft_.c_str()) == 0;
+    if (!kept) throw StoreError("'" + path_ + "' cannot be put in its place: " + std::strerror(errno));
+    draft_.clear();
+    sync(directory_of(path_), O_RDONLY | O_DIRECTORY);
+}
 
 std::unique_ptr<SQLite::Database> open_connection(const std::string& path) {
     try {

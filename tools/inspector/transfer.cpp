@@ -54,15 +54,13 @@ public:
             if (file_ < 0) throw Failed(Exit::failure, "'" + path_ + "' cannot be written: " + std::strerror(errno));
             return;
         }
-        draft_ = path_ + ".XXXXXX";
-        file_ = ::mkostemp(draft_.data(), O_CLOEXEC);
-        if (file_ < 0) throw Failed(Exit::failure, "'" + path_ + "' cannot be created: " + std::strerror(errno));
+        draft_.emplace(path_, force_);
+        file_ = draft_->file();
     }
     Sink(const Sink&) = delete;
     Sink& operator=(const Sink&) = delete;
     ~Sink() {
-        if (file_ != STDOUT_FILENO) ::close(file_);
-        if (!draft_.empty()) ::unlink(draft_.c_str());
+        if (file_ != STDOUT_FILENO && !draft_) ::close(file_);
     }
 
     void line(std::string_view text) {
@@ -73,13 +71,9 @@ public:
     }
     void finish() {
         flush();
-        if (draft_.empty()) return;
+        if (!draft_) return;
         check_target();
-        if (::fsync(file_) != 0) cannot_write();
-        const bool kept = force_ ? ::rename(draft_.c_str(), path_.c_str()) == 0
-                                 : ::link(draft_.c_str(), path_.c_str()) == 0 && ::unlink(draft_.c_str()) == 0;
-        if (!kept) throw Failed(Exit::failure, "'" + path_ + "' cannot be put in its place: " + std::strerror(errno));
-        draft_.clear();
+        draft_->keep();
     }
     [[nodiscard]] std::int64_t bytes() const noexcept { return bytes_; }
 
@@ -109,7 +103,7 @@ private:
 
     std::string path_;
     bool force_;
-    std::string draft_;
+    std::optional<detail::Draft> draft_;
     int file_ = STDOUT_FILENO;
     std::string buffer_;
     std::int64_t bytes_ = 0;

@@ -16,6 +16,7 @@ using replayed::Added;
 using sourced::App;
 using sourced::Message;
 using sourced::Messages;
+using support::bytes_of;
 using support::inspect;
 using support::Program;
 using support::Ran;
@@ -24,10 +25,6 @@ namespace {
 
 using Arguments = std::vector<std::string>;
 
-std::string bytes_of(const std::string& path) {
-    std::ifstream file(path, std::ios::binary);
-    return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
-}
 bool has(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
 /// A file with six commands, two in each of three streams, and all that came of them is handled. Seconds pass between

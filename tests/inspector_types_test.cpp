@@ -16,6 +16,7 @@ using inspected::Broken;
 using inspected::ItemPut;
 using inspected::Note;
 using inspected::Put;
+using support::bytes_of;
 using support::golden;
 using support::inspect;
 using support::Program;
@@ -40,11 +41,6 @@ Ran with_types(Arguments arguments, const std::string& in = {}) {
     if (!loads()) return linked(arguments, {}, in);
     arguments.insert(arguments.begin(), {"--app", library("")});
     return inspect(arguments, in);
-}
-
-std::string bytes_of(const std::string& path) {
-    std::ifstream file(path, std::ios::binary);
-    return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
 }
 
 /// A file in which a second passes between one thing that happens and the next.
